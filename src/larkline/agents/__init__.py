@@ -1,0 +1,1 @@
+"""Agents behind the port `Agent`, and what keeps them in check."""

@@ -1,0 +1,1 @@
+"""Chat platforms behind the port `Chat`."""

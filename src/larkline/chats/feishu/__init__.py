@@ -1,0 +1,1 @@
+"""Feishu and Lark: long connection, REST, codec and cards."""

@@ -1,0 +1,1 @@
+"""What larkline talks about: frozen values. No IO, no clock, no randomness."""

@@ -1,0 +1,1 @@
+"""The way of a message: intake, scheduler, runner, renderer, outbox, keeper."""
