@@ -1,0 +1,283 @@
+"""The catalogue. A key names the occasion; `{fields}` are filled in by the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from larkline.domain.model import Language
+
+CATALOGUE: Mapping[str, Mapping[Language, str]] = {
+    # Waiting and turning away
+    "busy": {
+        "zh": "系统繁忙，请稍后重试 (当前 {running}/{limit} 个并发进程)",
+        "en": "Too busy right now, please try again later ({running}/{limit} agent processes)",
+    },
+    "busy_conversation": {
+        "zh": "这个会话已有 {queued} 条消息在排队，请等它们处理完再发。",
+        "en": "{queued} messages of this conversation are already waiting; please let them finish.",
+    },
+    "position": {
+        "zh": "⏳ 已收到，前面还有 {ahead} 条，轮到时会自动开始。",
+        "en": "⏳ Received. {ahead} ahead of it; it starts by itself when its turn comes.",
+    },
+    # Messages that start no turn
+    "unsupported": {
+        "zh": "暂时还不能处理这种消息（{kind}）。请用文字或富文本告诉我。",
+        "en": "I can't handle this kind of message yet ({kind}). Please write it as text.",
+    },
+    "empty": {
+        "zh": "这条消息里没有文字。请直接告诉我要做什么，或发送 /help 查看用法。",
+        "en": "There is no text in this message. Tell me what to do, or send /help.",
+    },
+    "stranger": {
+        "zh": (
+            "您还没有使用权限。请把这个 ID 发给管理员，加入 admission.users 后即可使用：\n{user}"
+        ),
+        "en": (
+            "You are not admitted yet. Send this id to an administrator, who adds it to "
+            "admission.users:\n{user}"
+        ),
+    },
+    # Commands
+    "help": {
+        "zh": (
+            "直接发消息，我会在这个会话的工作区里完成，并在卡片中实时显示过程。"
+            "群聊里请先 @我。\n"
+            "/new（新会话）：从这里开始一个新会话，忘掉之前的上下文\n"
+            "/stop（停止）：立刻停止正在运行的任务，排队的不受影响\n"
+            "/status（状态）：查看运行状态\n"
+            "/help（帮助）：显示本说明"
+        ),
+        "en": (
+            "Just write: I work in this conversation's workspace and show every step in a card. "
+            "In groups, @mention me first.\n"
+            "/new: start afresh here, without the context so far\n"
+            "/stop: stop what is running now; waiting messages stay\n"
+            "/status: show what is going on\n"
+            "/help: show this text"
+        ),
+    },
+    "unknown_command": {
+        "zh": "没有 {command} 这个命令。发送 /help 查看可用的命令。",
+        "en": "There is no command {command}. Send /help for the list.",
+    },
+    "nothing_running": {
+        "zh": "当前没有正在运行的任务。",
+        "en": "Nothing is running.",
+    },
+    "nothing_running_queued": {
+        "zh": "当前没有正在运行的任务，有 {queued} 条消息在排队。",
+        "en": "Nothing is running; {queued} messages are waiting.",
+    },
+    "new_session": {
+        "zh": "🆕 已开始新会话，之前的上下文不再使用。",
+        "en": "🆕 A new session begins; the context so far is no longer used.",
+    },
+    "status": {
+        "zh": (
+            "larkline {version} · 已运行 {uptime}\n"
+            "本会话：{conversation}\n"
+            "进程：{active}/{limit} · 运行中 {running} · 排队 {queued}\n"
+            "隔离：{isolation} · 会话 ID：{session}"
+        ),
+        "en": (
+            "larkline {version} · up {uptime}\n"
+            "This conversation: {conversation}\n"
+            "Processes: {active}/{limit} · running {running} · waiting {queued}\n"
+            "Isolation: {isolation} · session: {session}"
+        ),
+    },
+    "status_running": {"zh": "正在运行（{elapsed}）", "en": "running ({elapsed})"},
+    "status_idle": {"zh": "空闲", "en": "idle"},
+    "status_no_session": {"zh": "无", "en": "none"},
+    # The card while it runs
+    "thinking": {"zh": "💭 思考中… {elapsed}", "en": "💭 Thinking… {elapsed}"},
+    "starting": {"zh": "🚀 启动中… {elapsed}", "en": "🚀 Starting… {elapsed}"},
+    "writing": {"zh": "✍️ 回答中… {elapsed}", "en": "✍️ Writing… {elapsed}"},
+    "using_tool": {"zh": "🔧 {tool}… {elapsed}", "en": "🔧 {tool}… {elapsed}"},
+    "retrying": {
+        "zh": "🔄 模型暂时没有回应，正在重试… {elapsed}",
+        "en": "🔄 The model did not answer, trying again… {elapsed}",
+    },
+    "tools_folded": {"zh": "🔧 …还有 {count} 步", "en": "🔧 …and {count} more steps"},
+    "tool_denied": {"zh": "🚫 {tool} · 未获许可", "en": "🚫 {tool} · not permitted"},
+    "card_continued": {
+        "zh": "⤵️ 内容在下面的新卡片中继续。",
+        "en": "⤵️ Continued in the next card below.",
+    },
+    "card_as_text": {
+        "zh": "⤵️ 这个回答无法用卡片显示，见下面的文字消息。",
+        "en": "⤵️ This answer can't be shown in a card; see the text message below.",
+    },
+    "placeholder": {"zh": "…", "en": "…"},
+    # The card at the end
+    "done": {"zh": "✅ {elapsed}", "en": "✅ {elapsed}"},
+    "stopped": {"zh": "⏹ 已停止 · {elapsed}", "en": "⏹ Stopped · {elapsed}"},
+    "stopped_body": {"zh": "⏹ 已按您的要求停止。", "en": "⏹ Stopped as you asked."},
+    "failed": {"zh": "❌ 失败 · {elapsed}", "en": "❌ Failed · {elapsed}"},
+    "failure": {"zh": "❌ 处理失败: {reason}\n{advice}", "en": "❌ Failed: {reason}\n{advice}"},
+    "context_lost": {
+        "zh": "ℹ️ 之前的会话已无法恢复，这是一个新会话。",
+        "en": "ℹ️ The earlier session could not be restored; this is a new one.",
+    },
+    "button_again": {"zh": "🔁 再发送一次", "en": "🔁 Send it again"},
+    "toast_again": {"zh": "已重新加入队列。", "en": "Queued again."},
+    "toast_again_done": {
+        "zh": "这条消息已经重新发送过，或仍在处理。",
+        "en": "It was already sent again, or is still being worked on.",
+    },
+    "toast_unknown": {"zh": "这个按钮已失效。", "en": "This button no longer works."},
+    "toast_not_yours": {
+        "zh": "您没有权限使用这个按钮。",
+        "en": "You are not permitted to use this button.",
+    },
+    # How a turn ended, by class: the reason, and what to do
+    "ending.interrupted": {
+        "zh": "服务重启，这个任务被中断了。",
+        "en": "The service restarted and broke this task off.",
+    },
+    "advice.interrupted": {
+        "zh": "已完成的改动还在工作区里。请确认后点击下面的按钮重新发送，或直接说“继续”。",
+        "en": (
+            "What it changed so far is still in the workspace. "
+            "Check, then press the button below, or just write “continue”."
+        ),
+    },
+    "ending.authentication": {
+        "zh": "模型服务拒绝了密钥。",
+        "en": "The model service refused the key.",
+    },
+    "advice.authentication": {
+        "zh": "请联系管理员检查 agent.env 中的模型密钥。重试没有用。",
+        "en": (
+            "Ask an administrator to check the model key in agent.env. Trying again will not help."
+        ),
+    },
+    "ending.billing": {"zh": "模型账户余额不足。", "en": "The model account is out of credit."},
+    "advice.billing": {
+        "zh": "请联系管理员充值。",
+        "en": "Ask an administrator to top it up.",
+    },
+    "ending.rate_limited": {
+        "zh": "模型服务限流。",
+        "en": "The model service limits our rate.",
+    },
+    "advice.rate_limited": {
+        "zh": "请稍等片刻再发送一次。",
+        "en": "Wait a moment, then send it again.",
+    },
+    "ending.overloaded": {
+        "zh": "模型服务过载。",
+        "en": "The model service is overloaded.",
+    },
+    "advice.overloaded": {
+        "zh": "请稍等片刻再发送一次。",
+        "en": "Wait a moment, then send it again.",
+    },
+    "ending.upstream": {
+        "zh": "模型服务出错{code}。",
+        "en": "The model service failed{code}.",
+    },
+    "advice.upstream": {
+        "zh": "请稍后再发送一次；如果一直这样，请联系管理员。",
+        "en": "Send it again later; if it stays so, tell an administrator.",
+    },
+    "ending.unreachable": {
+        "zh": "连接不上模型服务。",
+        "en": "The model service can't be reached.",
+    },
+    "advice.unreachable": {
+        "zh": "请稍后再发送一次；管理员可用 larkline doctor 检查。",
+        "en": "Send it again later; an administrator can check with larkline doctor.",
+    },
+    "ending.bad_request": {
+        "zh": "模型服务不接受这个请求{code}。",
+        "en": "The model service does not accept this request{code}.",
+    },
+    "advice.bad_request": {
+        "zh": "请换一种说法，或用 /new 开始新会话。",
+        "en": "Put it differently, or start afresh with /new.",
+    },
+    "ending.too_long": {
+        "zh": "会话太长，超出了模型的上下文。",
+        "en": "The conversation no longer fits the model's context.",
+    },
+    "advice.too_long": {
+        "zh": "请用 /new 开始新会话，再发送一次。",
+        "en": "Start afresh with /new and send it again.",
+    },
+    "ending.no_model": {
+        "zh": "模型不存在或没有权限。",
+        "en": "The model does not exist or is not available to us.",
+    },
+    "advice.no_model": {
+        "zh": "请联系管理员检查 agent.model。",
+        "en": "Ask an administrator to check agent.model.",
+    },
+    "ending.turn_limit": {
+        "zh": "达到了单次任务的步数上限。",
+        "en": "The limit of steps for one task was reached.",
+    },
+    "advice.turn_limit": {"zh": "说“继续”即可接着做。", "en": "Write “continue” to go on."},
+    "ending.budget": {
+        "zh": "达到了单次任务的费用上限。",
+        "en": "The budget of one task was used up.",
+    },
+    "advice.budget": {"zh": "说“继续”即可接着做。", "en": "Write “continue” to go on."},
+    "ending.no_output": {
+        "zh": "模型没有给出任何内容。",
+        "en": "The model gave no output.",
+    },
+    "advice.no_output": {
+        "zh": "请再发送一次，或换一种说法。",
+        "en": "Send it again, or put it differently.",
+    },
+    "ending.silent": {
+        "zh": "太久没有任何动静，已停止。",
+        "en": "Nothing was heard for too long, so it was stopped.",
+    },
+    "advice.silent": {
+        "zh": "上下文已保留。请再发送一次，或说“继续”。",
+        "en": "The context is kept. Send it again, or write “continue”.",
+    },
+    "ending.timed_out": {
+        "zh": "超过了单次任务的时间上限，已停止。",
+        "en": "The time limit of one task was reached, so it was stopped.",
+    },
+    "advice.timed_out": {
+        "zh": "上下文已保留，说“继续”即可接着做。",
+        "en": "The context is kept; write “continue” to go on.",
+    },
+    "ending.resume_failed": {
+        "zh": "之前的会话无法恢复。",
+        "en": "The earlier session could not be restored.",
+    },
+    "advice.resume_failed": {
+        "zh": "请用 /new 开始新会话，再发送一次。",
+        "en": "Start afresh with /new and send it again.",
+    },
+    "ending.agent_died": {
+        "zh": "Claude 进程意外结束{code}。",
+        "en": "The Claude process ended unexpectedly{code}.",
+    },
+    "advice.agent_died": {
+        "zh": "上下文已保留。请再发送一次，或说“继续”。",
+        "en": "The context is kept. Send it again, or write “continue”.",
+    },
+    "ending.agent_unstartable": {
+        "zh": "Claude 进程无法启动。",
+        "en": "The Claude process could not be started.",
+    },
+    "advice.agent_unstartable": {
+        "zh": "请联系管理员运行 larkline doctor 检查。",
+        "en": "Ask an administrator to run larkline doctor.",
+    },
+    "ending.internal": {
+        "zh": "larkline 内部错误（任务 {turn}）。",
+        "en": "An internal error of larkline (turn {turn}).",
+    },
+    "advice.internal": {
+        "zh": "请再发送一次；如果一直这样，请把任务号告诉管理员。",
+        "en": "Send it again; if it stays so, give the turn's number to an administrator.",
+    },
+}
