@@ -166,7 +166,7 @@ class NewNotice:
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """When `accept` refuses a turn. `in_flight` bounds queued and running together; None: no bound."""
+    """When `accept` refuses a turn. `in_flight` (queued and running) None: unbounded."""
 
     per_conversation: int
     total: int

@@ -12,10 +12,6 @@ CATALOGUE: Mapping[str, Mapping[Language, str]] = {
         "zh": "系统繁忙，请稍后重试 (当前 {running}/{limit} 个并发进程)",
         "en": "Too busy right now, please try again later ({running}/{limit} agent processes)",
     },
-    "busy_conversation": {
-        "zh": "这个会话已有 {queued} 条消息在排队，请等它们处理完再发。",
-        "en": "{queued} messages of this conversation are already waiting; please let them finish.",
-    },
     "position": {
         "zh": "⏳ 已收到，前面还有 {ahead} 条，轮到时会自动开始。",
         "en": "⏳ Received. {ahead} ahead of it; it starts by itself when its turn comes.",
@@ -90,26 +86,27 @@ CATALOGUE: Mapping[str, Mapping[Language, str]] = {
     "status_running": {"zh": "正在运行（{elapsed}）", "en": "running ({elapsed})"},
     "status_idle": {"zh": "空闲", "en": "idle"},
     "status_no_session": {"zh": "无", "en": "none"},
-    # The card while it runs
-    "thinking": {"zh": "💭 思考中… {elapsed}", "en": "💭 Thinking… {elapsed}"},
-    "starting": {"zh": "🚀 启动中… {elapsed}", "en": "🚀 Starting… {elapsed}"},
-    "writing": {"zh": "✍️ 回答中… {elapsed}", "en": "✍️ Writing… {elapsed}"},
-    "using_tool": {"zh": "🔧 {tool}… {elapsed}", "en": "🔧 {tool}… {elapsed}"},
-    "retrying": {
-        "zh": "🔄 模型暂时没有回应，正在重试… {elapsed}",
-        "en": "🔄 The model did not answer, trying again… {elapsed}",
+    # The card while it runs; the status line is "word · elapsed"
+    "card.starting": {"zh": "准备中", "en": "Getting ready"},
+    "card.thinking": {"zh": "思考中", "en": "Thinking"},
+    "card.writing": {"zh": "回答中", "en": "Answering"},
+    "card.running": {"zh": "正在执行 {tool}", "en": "Running {tool}"},
+    "card.retrying": {
+        "zh": "模型没有回应，正在重试",
+        "en": "The model did not answer, trying again",
     },
-    "tools_folded": {"zh": "🔧 …还有 {count} 步", "en": "🔧 …and {count} more steps"},
-    "tool_denied": {"zh": "🚫 {tool} · 未获许可", "en": "🚫 {tool} · not permitted"},
-    "card_continued": {
-        "zh": "⤵️ 内容在下面的新卡片中继续。",
-        "en": "⤵️ Continued in the next card below.",
+    "card.denied": {
+        "zh": "未获许可，没有执行",
+        "en": "not permitted, so it did not run",
     },
-    "card_as_text": {
+    "card.failed": {"zh": "失败", "en": "failed"},
+    "card.more_tools": {"zh": "… 前面还有 {count} 步", "en": "… {count} earlier steps"},
+    "card.continued": {"zh": "⤵️ 内容在下面的新卡片中继续。", "en": "⤵️ Continued in the next card."},
+    "card.moved": {"zh": "内容已合并到其他卡片。", "en": "This part moved to the other cards."},
+    "card.as_text": {
         "zh": "⤵️ 这个回答无法用卡片显示，见下面的文字消息。",
         "en": "⤵️ This answer can't be shown in a card; see the text message below.",
     },
-    "placeholder": {"zh": "…", "en": "…"},
     # The card at the end
     "done": {"zh": "✅ {elapsed}", "en": "✅ {elapsed}"},
     "stopped": {"zh": "⏹ 已停止 · {elapsed}", "en": "⏹ Stopped · {elapsed}"},
