@@ -1,0 +1,150 @@
+"""Ending an agent's process tree from outside, and the proof that nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from larkline.agents.launcher import Launch
+from larkline.agents.processes import all_gone, carrying, gone, inside, kill, living, started_at
+from larkline.domain.errors import LarklineError
+from larkline.lifecycle import to_the_end
+
+STOP_SECONDS = 2.0
+"""From SIGTERM to the guard until SIGKILL; its own patience with the agent is 1.5 s."""
+KILL_SECONDS = 2.0
+
+
+class EndReason(StrEnum):
+    """Why an agent's process tree ended, as its guard wrote it down."""
+
+    EXITED = "exited"
+    STOPPED = "stopped"
+    GATEWAY_GONE = "gateway_gone"
+    START_FAILED = "start_failed"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How it ended; `code` is the agent's exit code, 128 + n for signal n."""
+
+    reason: EndReason
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a guard says of itself: its process, its agent's pid namespace ('' if none)."""
+
+    pid: int
+    start: int
+    pidns: str
+    resume: str
+
+
+class TreeSurvivesError(LarklineError):
+    """Processes of an agent could not be ended; `pids` are those left."""
+
+    def __init__(self, marker: str, pids: tuple[int, ...]) -> None:
+        super().__init__(f"agent {marker}: still running: {', '.join(map(str, pids))}")
+        self.pids = pids
+
+
+def read_record(agent_dir: Path) -> Record | None:
+    """The guard's own record; None if no guard has got as far as writing it."""
+    try:
+        found = json.loads((agent_dir / "guard.json").read_text())
+        return Record(int(found["pid"]), int(found["start"]), found["pidns"], found["resume"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def read_ended(agent_dir: Path) -> Ended | None:
+    """How the agent ended; None while it runs, or if its guard was killed."""
+    try:
+        found = json.loads((agent_dir / "status.json").read_text())
+        return Ended(EndReason(found["reason"]), int(found["code"]))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def stderr_tail(agent_dir: Path, limit_bytes: int = 4000) -> str:
+    """The last of what the agent and its guard wrote to stderr."""
+    data = b""
+    for name in ("stderr.old.log", "stderr.log"):
+        with suppress(FileNotFoundError):
+            data += (agent_dir / name).read_bytes()
+    return data[-limit_bytes:].decode(errors="replace")
+
+
+def survivors(marker: str, record: Record | None) -> tuple[int, ...]:
+    """Living processes of an agent: by its marker, and by its namespace where it has one."""
+    found = {pid for pid, value in carrying(marker).items() if value == marker}
+    if record is not None and record.pidns:
+        found.update(inside(record.pidns))
+    found.discard(os.getpid())
+    return tuple(sorted(found))
+
+
+async def end_tree(launch: Launch) -> None:
+    """End the agent and all it started; returns when the kernel shows nothing of it.
+
+    Repeatable, at any moment from `cli_wrapper()` on, also while the SDK is still starting it: a
+    guard that comes later starts nothing. Takes some milliseconds if the agent has ended, else up
+    to `STOP_SECONDS` + `KILL_SECONDS`. Goes on to its end when cancelled.
+    Raises: TreeSurvivesError.
+    """
+    await to_the_end(_end_tree(launch))
+
+
+async def _end_tree(launch: Launch) -> None:
+    loop = asyncio.get_running_loop()
+    # First this file, then the look at guard.json; the guard does it the other way round.
+    with suppress(FileNotFoundError):
+        (launch.agent_dir / "cancelled").touch()
+    record = read_record(launch.agent_dir)
+    if record is not None:
+        await _end_guard(record)
+    until = loop.time() + KILL_SECONDS
+    while left := await asyncio.to_thread(survivors, launch.marker, record):
+        remaining = until - loop.time()
+        if remaining <= 0:
+            raise TreeSurvivesError(launch.marker, left)
+        kill(left)
+        await all_gone(left, remaining)
+        if record is not None:  # else they are the SDK's own child, for asyncio to collect
+            collect(pid for pid in left if pid != record.pid)
+
+
+async def _end_guard(record: Record) -> None:
+    """SIGTERM, patience, SIGKILL; through a pidfd, so that it is never another process."""
+    try:
+        pidfd = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if started_at(record.pid) != record.start or not living(record.pid, record.start):
+            return
+        for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, number)
+            if await gone(pidfd, seconds):
+                return
+    finally:
+        os.close(pidfd)
+
+
+def collect(dead: Iterable[int]) -> None:
+    """Reap those that came to us as orphans. One by one: others' children stay theirs."""
+    for pid in dead:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
