@@ -127,6 +127,7 @@ def _find_cut(window: str, carry: _Carry) -> _Cut | None:
     budget = PAGE_BYTES - _SLACK_BYTES - cost_bytes(carry.head())
     fence, header = carry.fence, carry.header
     tables = 1 if header else 0
+    doubt = False  # whether parsers may differ about what is code: then all tables count
     blank: tuple[int, _Cut] | None = None  # bytes before it, the cut
     line_end: tuple[int, _Cut] | None = None
     before_rule: tuple[int, _Cut] | None = None
@@ -145,18 +146,20 @@ def _find_cut(window: str, carry: _Carry) -> _Cut | None:
         if stop < 0:
             return None
         keep_with_next = False
+        if (fence is None or doubt) and is_table_rule(line, before):
+            tables += 1
+            if tables > MAX_TABLES and before_rule is not None:
+                return before_rule[1]
         if fence is not None:
-            if fence.closed_by(line):
-                fence = None
-            elif not fence.sure and is_table_rule(line, before):
-                tables += 1
+            inner = fence_opened_by(line)
+            closed = fence.closed_by(line)
+            doubt = doubt or (inner is not None and not (closed and inner.sure))
+            fence = None if closed else fence
         else:
             fence = fence_opened_by(line)
             keep_with_next = fence is not None
+            doubt = doubt or (fence is not None and not fence.sure)
             if fence is None and is_table_rule(line, before):
-                tables += 1
-                if tables > MAX_TABLES and before_rule is not None:
-                    return before_rule[1]
                 # The head stays with its table: not cut above the rule, nor right below it.
                 line_end, keep_with_next = before_rule, True
                 head = f"{before}\n{line}\n"
