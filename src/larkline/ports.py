@@ -6,7 +6,7 @@ implementation. Errors are those of `larkline.domain.errors`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -129,7 +129,7 @@ class Agent(Protocol):
     def pid(self) -> int | None:
         """The root of the process tree as the kernel of the host sees it; None if there is none."""
 
-    def turn(self, prompt: str, prompt_uuid: str) -> AsyncIterator[AgentEvent]:
+    def turn(self, prompt: str, prompt_uuid: str) -> AsyncGenerator[AgentEvent, None]:
         """Run one turn; the last event is `Ended`. One turn at a time.
 
         Raises: AgentDiedError when no result will come. A consumer that stops reading must

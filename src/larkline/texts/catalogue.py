@@ -277,4 +277,37 @@ CATALOGUE: Mapping[str, Mapping[Language, str]] = {
         "zh": "请再发送一次；如果一直这样，请把任务号告诉管理员。",
         "en": "Send it again; if it stays so, give the turn's number to an administrator.",
     },
+    # The demo, on the terminal
+    "demo.starting": {
+        "zh": "正在启动模拟飞书平台、larkline 与离线模型 …",
+        "en": "Starting the simulated platform, larkline and the offline model …",
+    },
+    "demo.real_model": {
+        "zh": "使用您自己的密钥连接真实模型，会产生费用。",
+        "en": "Using a real model with your own key; this costs money.",
+    },
+    "demo.ready": {
+        "zh": "已就绪（{seconds:.1f} 秒）。数据目录：{data_dir}",
+        "en": "Ready after {seconds:.1f} s. Data directory: {data_dir}",
+    },
+    "demo.first_prompt": {
+        "zh": "请在工作区里创建文件 hello.txt，内容是：你好，飞书",
+        "en": "Please create a file hello.txt that says: hello, chat",
+    },
+    "demo.second_prompt": {"zh": "我刚才说了什么？", "en": "What did I say before?"},
+    "demo.timings": {
+        "zh": "  收到确认 {ack:.0f} ms · 卡片可见 {card:.0f} ms · 首字 {first:.0f} ms · "
+        "完成 {whole:.0f} ms",
+        "en": "  acked {ack:.0f} ms · card {card:.0f} ms · first text {first:.0f} ms · "
+        "done {whole:.0f} ms",
+    },
+    "demo.open": {
+        "zh": "聊天页面：{url} （按 Ctrl-C 结束）",
+        "en": "Chat page: {url} (Ctrl-C ends it)",
+    },
+    "demo.no_answer": {
+        "zh": "没有等到回答。网关日志的最后几行：",
+        "en": "No answer arrived. The gateway's last log lines:",
+    },
+    "demo.ended": {"zh": "已结束，没有留下进程。", "en": "Ended; no process is left."},
 }
