@@ -10,7 +10,7 @@ import pytest
 from oneshot import KEY, ask
 
 from larkline.sim.model import OfflineModel
-from larkline.sim.script import Broken, Refused, Step, Text, Tool
+from larkline.sim.steps import Broken, Refused, Step, Text, Tool
 
 
 @pytest.mark.cli

@@ -9,7 +9,7 @@ import re
 from pathlib import PurePosixPath
 
 from larkline.sim.asked import Asked
-from larkline.sim.script import Block, Step, Text, Thinking, Tool
+from larkline.sim.steps import Block, Step, Text, Thinking, Tool
 
 _CJK = re.compile(r"[⺀-鿿]")
 _FILE = re.compile(r"(?<![\w/.-])[\w-]+(?:/[\w-]+)*\.[A-Za-z]\w{0,7}\b", re.ASCII)

@@ -11,8 +11,6 @@ prompt (`larkline.sim.script` documents them); its own words (`larkline.sim.answ
 import asyncio
 import itertools
 import json
-import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,36 +20,19 @@ from typing import Literal, Self
 
 from aiohttp import web
 
-from larkline.sim import sse
 from larkline.sim.answers import mistaken, plausible
 from larkline.sim.asked import Asked, Malformed, read
-from larkline.sim.script import (
-    Blank,
-    Broken,
+from larkline.sim.playing import Playing, refusal
+from larkline.sim.script import parse
+from larkline.sim.steps import (
     Cut,
     Dropped,
-    Garbled,
-    Hung,
     LastResult,
     Refused,
-    Stalled,
     Step,
-    Unfinished,
-    parse,
 )
 
 Ending = Literal["open", "answered", "refused", "cut", "gone"]
-_KINDS = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    504: "timeout_error",
-    529: "overloaded_error",
-}
 _BODY_LIMIT_BYTES = 32 << 20  # the real API's own limit
 
 
@@ -83,7 +64,7 @@ class OfflineModel:
     """
 
     def __init__(
-        self, port: int = 0, *, rate: float = 0.0, key: str | None = None, keep: int = 10_000
+        self, port: int = 0, *, rate: float = 0.0, key: str | None = None, keep: int = 1000
     ) -> None:
         self._port = port
         self._delay = 1 / rate if rate else 0.0
@@ -141,13 +122,15 @@ class OfflineModel:
     async def _messages(self, request: web.Request) -> web.StreamResponse:
         key = _credential(request)
         if self._key is not None and key != self._key:
-            return _refusal(Refused(401, message="invalid x-api-key"))
+            return refusal(Refused(401, message="invalid x-api-key"))
         try:
             asked = read(json.loads(await request.read()))
+        except web.HTTPRequestEntityTooLarge:
+            return refusal(Refused(413, message="Request exceeds the maximum size"))
         except Malformed as exc:
-            return _refusal(Refused(400, message=str(exc)))
+            return refusal(Refused(400, message=str(exc)))
         except ValueError:
-            return _refusal(Refused(400, message="the body is not JSON"))
+            return refusal(Refused(400, message="the body is not JSON"))
         number = next(self._numbers)
         session = request.headers.get("X-Claude-Code-Session-Id", "")
         self.requests.append(Request(number, time.monotonic(), session, key, asked))
@@ -155,7 +138,7 @@ class OfflineModel:
         ending: Ending = "gone"
         try:
             step = self._step(asked)
-            response = await _Playing(request, asked, step, self._delay).play()
+            response = await Playing(request, asked, step, self._delay).play()
             ending = _ending(step, response)
             return response
         finally:
@@ -171,7 +154,7 @@ class OfflineModel:
         try:
             asked = read(json.loads(await request.read()))
         except ValueError as exc:
-            return _refusal(Refused(400, message=str(exc)))
+            return refusal(Refused(400, message=str(exc)))
         return web.json_response({"input_tokens": asked.old_tokens + asked.new_tokens})
 
     def _step(self, asked: Asked) -> Step:
@@ -203,99 +186,6 @@ class OfflineModel:
         return step
 
 
-class _Playing:
-    """One step being played to one client."""
-
-    def __init__(self, request: web.Request, asked: Asked, step: Step, delay: float) -> None:
-        self._request = request
-        self._asked = asked
-        self._step = step
-        self._delay = delay if step.delay is None else step.delay
-        self._response: web.StreamResponse = web.Response()
-
-    async def play(self) -> web.StreamResponse:
-        step = self._step
-        if step.first:
-            await asyncio.sleep(step.first)
-        match step.fault:
-            case Refused() as refused:
-                return _refusal(refused)
-            case Hung():
-                await asyncio.Event().wait()
-            case Dropped(reset):
-                return self._close(reset)
-        if not self._asked.stream:
-            return await self._at_once()
-        headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
-        self._response = web.StreamResponse(headers=headers)
-        await self._response.prepare(self._request)
-        if not isinstance(step.fault, Blank):
-            await self._stream()
-        return self._response
-
-    async def _at_once(self) -> web.StreamResponse:
-        match self._step.fault:
-            case Cut(_, reset):
-                return self._close(reset)
-            case Stalled():
-                await asyncio.Event().wait()
-            case Blank():
-                return web.Response()
-        return web.json_response(sse.message(self._step, self._asked))
-
-    async def _stream(self) -> None:
-        frames = list(sse.frames(self._step, self._asked))
-        stop_at = -1
-        match self._step.fault:
-            case Cut(after) | Stalled(after) | Broken(after) | Garbled(after):
-                stop_at = after
-                frames.pop()
-            case Unfinished():
-                frames.pop()
-        await self._send(frames, stop_at)
-        await self._fail()
-
-    async def _send(self, frames: list[sse.Frame], stop_at: int) -> None:
-        """Send up to `stop_at` deltas (-1: all), each due at its own time on the clock."""
-        loop = asyncio.get_running_loop()
-        began, sent = loop.time(), 0
-        for frame in frames:
-            if frame.delta:
-                if sent == stop_at:
-                    return
-                if sent and self._delay:
-                    await asyncio.sleep(began + sent * self._delay - loop.time())
-                sent += 1
-            await self._response.write(frame.data)
-
-    async def _fail(self) -> None:
-        match self._step.fault:
-            case Cut(_, reset):
-                self._close(reset)
-            case Stalled(_, pings):
-                while pings:
-                    await asyncio.sleep(pings)
-                    await self._response.write(sse.PING)
-                await asyncio.Event().wait()
-            case Broken(_, kind, message):
-                error = {"type": kind, "message": message}
-                await self._response.write(sse.event("error", error=error))
-            case Garbled():
-                await self._response.write(sse.GARBAGE)
-
-    def _close(self, reset: bool) -> web.StreamResponse:
-        transport = self._request.transport
-        if transport is not None and reset:
-            linger = struct.pack("ii", 1, 0)  # close() sends RST
-            transport.get_extra_info("socket").setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, linger
-            )
-            transport.abort()
-        elif transport is not None:
-            transport.close()
-        return self._response
-
-
 def _filled(step: Step, asked: Asked) -> Step:
     if step.blocks is not None:
         return step
@@ -308,18 +198,6 @@ def _ending(step: Step, response: web.StreamResponse) -> Ending:
     return "refused" if response.status >= 400 else "answered"
 
 
-def _refusal(refused: Refused) -> web.Response:
-    if refused.html:
-        page = f"<html><body><h1>{refused.status}</h1>{refused.message}</body></html>"
-        return web.Response(
-            status=refused.status, text=page, content_type="text/html", headers=refused.headers
-        )
-    kind = refused.kind or _KINDS.get(refused.status, "api_error")
-    message = refused.message or f"The offline model was told to answer {refused.status}"
-    error = {"type": "error", "error": {"type": kind, "message": message}}
-    return web.json_response(error, status=refused.status, headers=refused.headers)
-
-
 def _credential(request: web.Request) -> str:
     bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
     return request.headers.get("x-api-key") or bearer
@@ -328,4 +206,4 @@ def _credential(request: web.Request) -> str:
 async def _elsewhere(request: web.Request) -> web.Response:
     if request.method in ("GET", "HEAD") and request.path == "/":
         return web.json_response({"model": "offline"})
-    return _refusal(Refused(404, message="The offline model has no such path"))
+    return refusal(Refused(404, message="The offline model has no such path"))

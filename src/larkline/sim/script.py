@@ -1,8 +1,8 @@
-"""The steps an offline model plays, and the small language that writes them in a prompt.
+"""The small language that writes an offline model's steps in a prompt.
 
-One `Step` answers one model call. A prompt may carry directives, `[[name]]` or `[[name:value]]`,
-anywhere in its text; `[[then]]` begins the step of the next call of the same turn (the one after
-a tool result). Later directives of a step win where only one can hold.
+One `Step` (`larkline.sim.steps`) answers one model call. A prompt may carry directives,
+`[[name]]` or `[[name:value]]`, anywhere in its text; `[[then]]` begins the step of the next call of
+the same turn (the one after a tool result). Later directives of a step win where only one can hold.
 
 Content, played in the order written:
 
@@ -53,139 +53,27 @@ limited by `times`. An unknown name is left alone: it may be the user's own text
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A text block. `chunk` is characters a delta; 0 lets words decide."""
-
-    text: str
-    chunk: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """A text block of `count` short deltas, each one output token."""
-
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Thinking:
-    """A thinking block."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A tool call; `input_json` is sent as it is, also when it is not JSON."""
-
-    name: str
-    input_json: str = "{}"
-
-
-@dataclass(frozen=True, slots=True)
-class LastResult:
-    """A text block with the newest tool result."""
-
-
-Block = Text | Tokens | Thinking | Tool | LastResult
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """An error status instead of an answer; `html` sends a page where the API sends JSON."""
-
-    status: int
-    kind: str = ""
-    message: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    html: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Hung:
-    """No headers, ever."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """The connection closed before any header; `reset` sends RST."""
-
-    reset: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Blank:
-    """Status 200 and an event stream with nothing in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """The connection closed after `after` deltas; `reset` sends RST."""
-
-    after: int = 0
-    reset: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Stalled:
-    """Silence after `after` deltas; `pings` > 0 sends a ping each so many seconds."""
-
-    after: int = 0
-    pings: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """An `error` event after `after` deltas."""
-
-    after: int = 0
-    kind: str = "overloaded_error"
-    message: str = "Overloaded"
-
-
-@dataclass(frozen=True, slots=True)
-class Garbled:
-    """A frame that is not JSON after `after` deltas."""
-
-    after: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Unfinished:
-    """A stream that ends without `message_stop`."""
-
-
-Fault = Refused | Hung | Dropped | Blank | Cut | Stalled | Broken | Garbled | Unfinished
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one model call gets.
-
-    `blocks` None leaves the content to the model's own answer, () is an answer without any.
-    `delay` is seconds between deltas (None: the model's default), `first` seconds before the
-    headers. `fault` meets the first `times` requests of the step (0: all of them).
-    `stop` '' lets the content decide: `tool_use` with a tool call, else `end_turn`.
-    """
-
-    blocks: tuple[Block, ...] | None = None
-    delay: float | None = None
-    first: float = 0.0
-    stop: str = ""
-    fault: Fault | None = None
-    times: int = 0
-
-    @property
-    def stop_reason(self) -> str:
-        """The stop reason the answer ends with."""
-        if self.stop:
-            return self.stop
-        return "tool_use" if any(isinstance(b, Tool) for b in self.blocks or ()) else "end_turn"
-
+from larkline.sim.steps import (
+    Blank,
+    Block,
+    Broken,
+    Cut,
+    Dropped,
+    Fault,
+    Garbled,
+    Hung,
+    LastResult,
+    Refused,
+    Stalled,
+    Step,
+    Text,
+    Thinking,
+    Tokens,
+    Tool,
+    Unfinished,
+)
 
 _OPEN = re.compile(r"\[\[([a-z][a-z-]*)(?::\s?|(?=\]\]))")
 _BEFORE = frozenset({"status", "html", "hang", "drop", "reset", "blank"})
@@ -241,18 +129,18 @@ def _past_json(prompt: str, at: int) -> int:
 
 def _step(parts: list[tuple[str, str]]) -> Step:
     said = dict(parts)
-    chunk = int(said.get("chunk", "0"))
+    chunk = _whole(said.get("chunk", "0"), 1_000_000)
     content = [_block(name, value, chunk) for name, value in parts if name in _CONTENT]
-    delay = float(said["delay"]) if "delay" in said else None
+    delay = _seconds(said["delay"]) if "delay" in said else None
     if "rate" in said:
-        delay = 1 / float(said["rate"])
+        delay = 1 / max(1e-6, _seconds(said["rate"]))
     return Step(
         blocks=tuple(b for b in content if b is not None) if content else None,
         delay=delay,
-        first=float(said.get("first", "0")),
+        first=_seconds(said.get("first", "0")),
         stop=said.get("stop", ""),
         fault=_fault(parts),
-        times=int(said.get("times", "0")),
+        times=_whole(said.get("times", "0"), 1_000_000),
     )
 
 
@@ -261,9 +149,9 @@ def _block(name: str, value: str, chunk: int) -> Block | None:
         case "text":
             return Text(value, chunk)
         case "tokens":
-            return Tokens(int(value))
+            return Tokens(_whole(value, 1_000_000))
         case "size":
-            return Text(filler(int(value)), 4000)
+            return Text(filler(_whole(value, 50_000_000)), 4000)
         case "think":
             return Thinking(value)
         case "tool" | "rawtool":
@@ -277,13 +165,14 @@ def _block(name: str, value: str, chunk: int) -> Block | None:
 
 def _fault(parts: list[tuple[str, str]]) -> Fault | None:
     said = dict(parts)
+    headers = dict(_pair(text) for name, text in parts if name == "header")
     named = [name for name, _ in parts if name in _FAULTS]
     if "status" in said or named[-1:] == ["html"]:
-        return _refused(parts, said)
+        return _refused(said, headers)
     if not named:
         return None
     name = named[-1]
-    after = int(said[name] or "0")
+    after = _whole(said[name] or "0", 1_000_000)
     match name:
         case "hang":
             return Hung()
@@ -296,7 +185,7 @@ def _fault(parts: list[tuple[str, str]]) -> Fault | None:
         case "stall":
             return Stalled(after)
         case "pings":
-            return Stalled(after, pings=float(said.get("every", "0.5")))
+            return Stalled(after, pings=max(0.001, _seconds(said.get("every", "0.5"))))
         case "break":
             broken = Broken(after, message=said.get("message", "Overloaded"))
             return replace(broken, kind=said["kind"]) if "kind" in said else broken
@@ -306,12 +195,11 @@ def _fault(parts: list[tuple[str, str]]) -> Fault | None:
             return Unfinished()
 
 
-def _refused(parts: list[tuple[str, str]], said: Mapping[str, str]) -> Refused:
-    headers = {k.strip(): v.strip() for n, h in parts if n == "header" for k, v in [_pair(h)]}
+def _refused(said: Mapping[str, str], headers: Mapping[str, str]) -> Refused:
     if "retry-after" in said:
-        headers["retry-after"] = said["retry-after"].strip()
+        headers = {**headers, "retry-after": said["retry-after"].strip()}
     return Refused(
-        status=int(said.get("status", "200")),
+        status=max(200, _whole(said.get("status", "200"), 599)),
         kind=said.get("kind", ""),
         message=said.get("message", ""),
         headers=headers,
@@ -321,9 +209,23 @@ def _refused(parts: list[tuple[str, str]], said: Mapping[str, str]) -> Refused:
 
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError("[[header:name=value]] needs a =")
-    return name, value
+    if not equals or not text.isascii() or not text.isprintable():
+        raise ValueError("[[header:name=value]] needs a = and plain characters")
+    return name.strip(), value.strip()
+
+
+def _whole(text: str, highest: int) -> int:
+    number = int(text)
+    if not 0 <= number <= highest:
+        raise ValueError(f"{number} is not between 0 and {highest}")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1e6:
+        raise ValueError(f"{number} is not between 0 and a million")
+    return number
 
 
 def filler(chars: int) -> str:

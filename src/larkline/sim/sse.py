@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from larkline.sim.asked import Asked, tokens_in
-from larkline.sim.script import Block, LastResult, Step, Text, Thinking, Tokens, Tool
+from larkline.sim.steps import Block, LastResult, Step, Text, Thinking, Tokens, Tool
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 GARBAGE = b'event: content_block_delta\ndata: {"type":"content_block_delta","ind\n\n'
