@@ -1,0 +1,221 @@
+"""One call of an agent carried to the upstream and back, byte for byte."""
+
+import asyncio
+import errno
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+
+from larkline.agents.account import Tally, Verdict
+from larkline.agents.meter import AnswerMeter, StreamMeter
+from larkline.agents.upstream import Line
+
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_OURS = frozenset({"authorization", "x-api-key", "cookie", "host", "content-length", "expect"})
+_HELD_BACK = frozenset({"set-cookie", "x-should-retry"})
+_NO_RETRY = {"x-should-retry": "false"}  # makes the CLI give up at once, for every status
+_BODY_SECONDS = 60.0
+_ERROR_BODY_BYTES = 1 << 20
+_STREAMED = b'"stream":true'
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the upstream may send nothing, in seconds.
+
+    `silence` holds before the headers of a streamed answer and in mid-stream, where pings count as
+    nothing; `whole` before the headers of an answer that comes in one piece.
+    """
+
+    silence: float
+    whole: float
+
+
+class Relay:
+    """The way of one request; `run` answers it, whatever happens. Only cancellation escapes."""
+
+    def __init__(self, request: web.Request, tally: Tally, line: Line, patience: Patience) -> None:
+        self._request = request
+        self._tally = tally
+        self._line = line
+        self._patience = patience
+        self._response: web.StreamResponse | None = None
+        self._sending = False
+
+    async def run(self) -> web.StreamResponse:
+        """The answer to the agent, sent or about to be sent."""
+        tally = self._tally
+        tally.asked()
+        if tally.verdict is not None:
+            return refusal(tally.verdict.status, "api_error", tally.verdict.message)
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                body = await self._request.read()
+        except web.HTTPRequestEntityTooLarge:
+            return refusal(413, "request_too_large", "the request is larger than the API takes")
+        except TimeoutError:
+            return refusal(408, "timeout_error", "the request's body did not arrive")
+        streamed = _STREAMED in body.replace(b'"stream": true', _STREAMED)
+        limit = self._patience.silence if streamed else self._patience.whole
+        try:
+            async with asyncio.timeout(limit) as clock:
+                return await self._carry(body, clock)
+        except TimeoutError:
+            return self._too_slow()
+        except asyncio.CancelledError:
+            tally.cut_by_client()
+            raise
+
+    async def _carry(self, body: bytes, clock: asyncio.Timeout) -> web.StreamResponse:
+        request = self._request
+        headers = _passed(request.headers, _OURS)
+        headers["Accept-Encoding"] = "identity"  # else nothing could be metered
+        try:
+            answer = await self._line.post(
+                request.path, request.rel_url.raw_query_string, headers, body
+            )
+        except aiohttp.ClientError as exc:
+            self._tally.unreachable()
+            reason = _reason(exc)
+            return refusal(502, "api_error", f"the model endpoint cannot be reached ({reason})")
+        async with answer:
+            self._tally.answered(answer.status, answer.headers.get("Retry-After"))
+            if 300 <= answer.status < 400:  # followed, it would lead past the broker
+                return refusal(502, "api_error", "the model endpoint redirects; set its final URL")
+            if answer.status >= 400:
+                return await self._pass_refusal(answer)
+            return await self._pass_answer(answer, clock)
+
+    async def _pass_refusal(self, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+        body = bytearray()
+        try:
+            while len(body) < _ERROR_BODY_BYTES and (chunk := await answer.content.readany()):
+                body += chunk
+        except aiohttp.ClientError:
+            body.clear()  # the status is what counts
+        secrets = self._line.upstream
+        headers = _passed(answer.headers, _HELD_BACK | {"content-length"})
+        if not body or "Content-Encoding" in answer.headers:
+            headers.pop("Content-Encoding", None)
+            headers.pop("Content-Type", None)
+            response = refusal(answer.status, "api_error", f"the upstream said {answer.status}")
+            response.headers.update(headers)
+            return response
+        for name, value in list(headers.items()):
+            headers[name] = secrets.redacted(value.encode(errors="surrogateescape")).decode(
+                errors="surrogateescape"
+            )
+        headers.update(_NO_RETRY)
+        return web.Response(
+            status=answer.status, body=secrets.redacted(bytes(body)), headers=headers
+        )
+
+    async def _pass_answer(
+        self, answer: aiohttp.ClientResponse, clock: asyncio.Timeout
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(
+            status=answer.status, headers=_passed(answer.headers, _HELD_BACK)
+        )
+        self._response = response
+        meter = StreamMeter() if answer.content_type == "text/event-stream" else AnswerMeter()
+        try:
+            if not await self._write(response.prepare(self._request)):
+                return response
+            return await self._pass_body(answer, response, meter, clock)
+        finally:
+            self._tally.metered(meter.usage)
+
+    async def _pass_body(
+        self,
+        answer: aiohttp.ClientResponse,
+        response: web.StreamResponse,
+        meter: StreamMeter | AnswerMeter,
+        clock: asyncio.Timeout,
+    ) -> web.StreamResponse:
+        now = asyncio.get_running_loop().time
+        clock.reschedule(now() + self._patience.silence)
+        while True:
+            try:
+                chunk = await answer.content.readany()
+            except aiohttp.ClientError:
+                self._tally.cut_by_upstream(
+                    Verdict(502, "the model endpoint broke the connection again")
+                )
+                return self._hang_up()
+            if not chunk:
+                break
+            self._tally.first_byte()
+            if not await self._write(response.write(chunk)):
+                return response
+            if meter.feed(chunk):
+                clock.reschedule(now() + self._patience.silence)
+        if meter.error:
+            self._tally.broke(meter.error)
+        elif meter.whole:
+            self._tally.went_well()
+        return response
+
+    async def _write(self, writing: Awaitable[object]) -> bool:
+        """Send to the agent; False when it has gone."""
+        self._sending = True
+        try:
+            await writing
+        except ConnectionError:
+            self._tally.cut_by_client()
+            return False
+        self._sending = False
+        return True
+
+    def _too_slow(self) -> web.StreamResponse:
+        if self._sending:  # the agent is the one who does not move
+            self._tally.cut_by_client()
+            return self._hang_up()
+        verdict = Verdict(504, "the model sent nothing for too long, larkline ended the call")
+        self._tally.silent(verdict)
+        if self._response is None:
+            return refusal(verdict.status, "timeout_error", verdict.message)
+        return self._hang_up()
+
+    def _hang_up(self) -> web.StreamResponse:
+        """End the agent's connection in mid-stream, so that no half answer looks whole."""
+        transport = self._request.transport
+        if transport is not None and self._sending:
+            transport.abort()
+        elif transport is not None:
+            transport.close()
+        assert self._response is not None
+        return self._response
+
+
+def refusal(status: int, kind: str, message: str) -> web.Response:
+    """An error in the API's shape that the CLI takes as final."""
+    body = {"type": "error", "error": {"type": kind, "message": f"larkline: {message}"}}
+    return web.json_response(body, status=status, headers=_NO_RETRY)
+
+
+def _passed(headers: Mapping[str, str], without: frozenset[str]) -> CIMultiDict[str]:
+    """End-to-end headers: hop-by-hop ones, those `Connection` names and `without` left out."""
+    named = {name.strip().lower() for name in headers.get("Connection", "").split(",")}
+    dropped = _HOP_BY_HOP | without | named
+    return CIMultiDict((k, v) for k, v in headers.items() if k.lower() not in dropped)
+
+
+def _reason(exc: aiohttp.ClientError) -> str:
+    """What went wrong, without addresses."""
+    number = exc.errno if isinstance(exc, OSError) else None
+    return errno.errorcode.get(number or 0, type(exc).__name__)
