@@ -1,0 +1,420 @@
+"""One Claude Code process and its session, through the SDK.
+
+Importing this module loads the SDK (0.5-0.9 s, 69 MB): only `ClaudeMaker` does, in a thread.
+
+One task owns the SDK's client: it connects, reads to the end, disconnects and ends the process
+tree, in this order and whatever happens. Others only write a line to it (`turn`, `interrupt`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import warnings
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from claude_agent_sdk import (
+    CanUseToolShadowedWarning,
+    ClaudeAgentOptions,
+    ClaudeSDKClient,
+    ClaudeSDKError,
+    CLINotFoundError,
+    PermissionResultAllow,
+    PermissionResultDeny,
+    ProcessError,
+    ResultError,
+    ResultMessage,
+    project_key_for_directory,
+)
+from claude_agent_sdk._errors import MessageParseError
+
+from larkline.agents.about import about
+from larkline.agents.account import TurnReport
+from larkline.agents.buffer import EventBuffer
+from larkline.agents.ending import end_tree, read_record
+from larkline.agents.permissions import decide
+from larkline.agents.sweeping import remove_folder
+from larkline.agents.transcripts import Mirror, lay_out
+from larkline.agents.translation import Reading, read
+from larkline.domain.errors import AgentDiedError, AgentStartError, StartFault, StoreError
+from larkline.domain.events import AgentEvent, Denied, Ended, Started
+from larkline.domain.model import SessionId, Usage
+from larkline.lifecycle import to_the_end
+from larkline.ports import ModelFailure, Transcripts
+
+if TYPE_CHECKING:
+    from claude_agent_sdk import Message, PermissionResult, SessionStore, ToolPermissionContext
+
+    from larkline.agents.broker import Broker
+    from larkline.agents.claude import Order
+
+_log = logging.getLogger(__name__)
+# Allow rules go to the CLI on purpose: what they cover never comes to us.
+warnings.filterwarnings("ignore", category=CanUseToolShadowedWarning)
+
+SAY_SECONDS = 30.0
+INTERRUPT_SECONDS = 5.0
+FAREWELL_SECONDS = 2.0
+"""At closing: how long a busy agent may take to report the end of its turn."""
+DISCONNECT_SECONDS = 3.0
+SETTLE_SECONDS = 3.0
+_STDERR_LINES = 50
+_SECRET = re.compile(r"(?i)(sk-|larkline-|bearer |key[=: ]+|token[=: ]+)\S+")
+
+
+class ClaudeAgent:
+    """See `larkline.ports.Agent`. `on_gone` is called once nothing of it is left."""
+
+    def __init__(
+        self,
+        order: Order,
+        transcripts: Transcripts,
+        broker: Broker | None,
+        on_gone: Callable[[], None],
+    ) -> None:
+        self._order = order
+        self._launch = order.launch
+        self._transcripts = transcripts
+        self._broker = broker
+        self._on_gone = on_gone
+        self._mirror = Mirror(transcripts, project=order.conversation, readable=False)
+        self._client: ClaudeSDKClient | None = None
+        self._owner: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._connected = asyncio.Event()
+        self._up = False
+        self._pid: int | None = None
+        self._buffer: EventBuffer | None = None
+        self._reading: Reading | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._stop_wanted = False
+        self._spoiled = False
+        self._exit_code: int | None = None
+        self._cost = 0.0
+        self._last: Usage = Usage()
+        self._report: TurnReport | None = None
+        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+
+    @property
+    def session(self) -> SessionId:
+        """See `Agent`."""
+        return self._order.session
+
+    @property
+    def alive(self) -> bool:
+        """See `Agent`."""
+        return self._up and not self._spoiled and self._closing is None
+
+    @property
+    def pid(self) -> int | None:
+        """See `Agent`: the guard's."""
+        return self._pid
+
+    # Start
+
+    async def open(self) -> None:
+        """Start the process; on return it takes turns. A failure leaves nothing behind.
+
+        Raises: AgentStartError.
+        """
+        owner = self._owner = asyncio.create_task(self._own(), name=f"agent {self._launch.marker}")
+        connected = asyncio.create_task(self._connected.wait(), name="agent connects")
+        try:
+            await asyncio.wait(
+                {owner, connected},
+                timeout=self._order.settings.start_seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if not (self._connected.is_set() or owner.done()):
+                seconds = self._order.settings.start_seconds
+                raise AgentStartError(StartFault.TIMED_OUT, f"no answer within {seconds:g} s")
+        except BaseException:
+            await self.close()
+            raise
+        finally:
+            connected.cancel()
+        if not self._connected.is_set():
+            await owner  # says why
+
+    async def _own(self) -> None:
+        """The whole life of the process."""
+        client = None
+        try:
+            client = self._client = ClaudeSDKClient(await self._prepared())
+            await self._connect(client)
+            await self._read_all(client)
+        finally:
+            self._up = False
+            self._end_turn()
+            await self._wind_up(client)
+
+    async def _prepared(self) -> ClaudeAgentOptions:
+        launch, order = self._launch, self._order
+        wrapper = await to_the_end(asyncio.to_thread(launch.cli_wrapper))
+        if order.resumes:
+            key = project_key_for_directory(launch.workspace)
+            try:
+                await lay_out(
+                    self._transcripts, order.conversation, order.session, launch.config_dir, key
+                )
+            except (StoreError, OSError) as exc:
+                raise AgentStartError(
+                    StartFault.EXITED, f"the transcript of {order.session} cannot be laid out"
+                ) from exc
+        return self._options(str(wrapper))
+
+    def _options(self, cli_path: str) -> ClaudeAgentOptions:
+        order, settings = self._order, self._order.settings
+        return ClaudeAgentOptions(
+            cli_path=cli_path,
+            cwd=self._launch.workspace,
+            env=self._launch.sdk_env(),
+            system_prompt={"type": "preset", "preset": "claude_code"},
+            model=settings.model or None,
+            permission_mode=settings.permission_mode,
+            allowed_tools=list(settings.allow),
+            disallowed_tools=list(settings.deny),
+            can_use_tool=self._may_use,
+            setting_sources=list(settings.setting_sources),
+            strict_mcp_config=True,
+            include_partial_messages=True,
+            verbatim_prompts=True,
+            max_buffer_size=settings.line_bytes,
+            resume=order.session if order.resumes else None,
+            session_id=None if order.resumes else order.session,
+            session_store=cast("SessionStore", self._mirror),
+            session_store_flush="eager",
+            stderr=self._hear,
+        )
+
+    async def _connect(self, client: ClaudeSDKClient) -> None:
+        try:
+            await client.connect()
+        except Exception as exc:
+            raise self._start_error(exc) from exc
+        record = read_record(self._launch.agent_dir)
+        self._pid = record.pid if record is not None else None
+        self._up = True
+        self._connected.set()
+
+    def _start_error(self, exc: Exception) -> AgentStartError:
+        if isinstance(exc, CLINotFoundError):
+            return AgentStartError(StartFault.NO_CLI, f"no CLI at {self._launch.cli_path}")
+        if not self._launch.workspace.is_dir():
+            return AgentStartError(StartFault.NO_WORKSPACE, f"no folder {self._launch.workspace}")
+        code = exc.exit_code if isinstance(exc, ProcessError) else None
+        if (
+            self._order.resumes
+            and isinstance(exc, ResultError)
+            and exc.subtype == "error_during_execution"
+            and not exc.data.get("num_turns")
+        ):
+            return AgentStartError(
+                StartFault.RESUME_FAILED, f"session {self.session} could not be resumed"
+            )
+        # Nothing of a user has reached the process yet, so its words may be shown.
+        said = _SECRET.sub(r"\1***", self._stderr[-1])[:200] if self._stderr else "nothing"
+        return AgentStartError(
+            StartFault.EXITED, f"it ended with {code} ({type(exc).__name__}); it said: {said}"
+        )
+
+    # Turns
+
+    async def turn(self, prompt: str, prompt_uuid: str) -> AsyncIterator[AgentEvent]:
+        """See `Agent`."""
+        client = self._client
+        if self._buffer is not None:
+            raise RuntimeError("the agent is in a turn")
+        if not self.alive or client is None:
+            raise AgentDiedError("the agent is not there", exit_code=self._exit_code)
+        buffer = self._buffer = EventBuffer()
+        self._reading = Reading(prompt_uuid, str(self._launch.workspace), cost_before=self._cost)
+        self._stop_wanted = False
+        self._idle.clear()
+        self._last, self._report = Usage(), None
+        if self._broker is not None and self._order.token is not None:
+            self._broker.new_turn(self._order.token)
+        whole = False
+        try:
+            await self._say(client, prompt, prompt_uuid)
+            while (event := await buffer.get()) is not None:
+                if isinstance(event, Ended):
+                    whole = True
+                    self._buffer = None
+                yield event
+        finally:
+            if not whole:
+                self._spoiled = True
+                self._buffer = None
+                buffer.end()
+
+    def usage(self) -> Usage:
+        """See `Agent`."""
+        report = self._turn_report()
+        if report is None:
+            return self._last
+        return replace(report.usage, cost_usd=self._last.cost_usd)
+
+    def last_failure(self) -> ModelFailure | None:
+        """See `Agent`."""
+        report = self._turn_report()
+        return report.failure if report is not None else None
+
+    async def interrupt(self) -> None:
+        """See `Agent`."""
+        if self._buffer is None or not self._up or self._client is None:
+            return
+        self._stop_wanted = True
+        await self._ask_to_stop(self._client)
+
+    async def _say(self, client: ClaudeSDKClient, prompt: str, prompt_uuid: str) -> None:
+        async def messages() -> AsyncIterator[dict[str, Any]]:
+            yield {
+                "type": "user",
+                "message": {"role": "user", "content": prompt},
+                "parent_tool_use_id": None,
+                "uuid": prompt_uuid,
+            }
+
+        try:
+            async with asyncio.timeout(SAY_SECONDS):
+                await client.query(messages())
+        except (TimeoutError, ClaudeSDKError) as exc:
+            raise AgentDiedError(
+                "the agent does not take the prompt", exit_code=self._exit_code
+            ) from exc
+
+    async def _ask_to_stop(self, client: ClaudeSDKClient) -> None:
+        try:
+            async with asyncio.timeout(INTERRUPT_SECONDS):
+                await client.interrupt()
+        except TimeoutError:
+            _log.warning("agent %s does not react to an interrupt", self._launch.marker)
+        except Exception as exc:  # the SDK raises plain Exception where the process refuses
+            _log.info("agent %s was not interrupted: %s", self._launch.marker, type(exc).__name__)
+
+    async def _read_all(self, client: ClaudeSDKClient) -> None:
+        """Read until the process ends, between turns too."""
+        while True:
+            try:
+                async for message in client.receive_messages():
+                    await self._take(client, message)
+                return
+            except MessageParseError as exc:
+                # One frame that this SDK does not know; the stream behind it goes on.
+                _log.warning("agent %s: unknown frame: %s", self._launch.marker, exc.args[0])
+            except ProcessError as exc:
+                self._exit_code = exc.exit_code
+                return
+            except ClaudeSDKError as exc:
+                _log.warning("agent %s: %s", self._launch.marker, type(exc).__name__)
+                return
+
+    async def _take(self, client: ClaudeSDKClient, message: Message) -> None:
+        if self._reading is not None:
+            self._reading, events = read(self._reading, message)
+            for event in events:
+                if isinstance(event, Ended):
+                    self._reading = None
+                    self._last = event.usage
+                    self._idle.set()
+                elif isinstance(event, Started) and self._stop_wanted:
+                    await self._ask_to_stop(client)  # the first came before the turn
+                if self._buffer is not None:
+                    await self._buffer.put(event)
+                    if isinstance(event, Ended):
+                        self._buffer.end()
+        if isinstance(message, ResultMessage) and message.total_cost_usd is not None:
+            self._cost = message.total_cost_usd
+
+    async def _may_use(
+        self, tool: str, arguments: dict[str, Any], context: ToolPermissionContext
+    ) -> PermissionResult:
+        decision = await asyncio.to_thread(decide, tool, arguments, self._order.rules)
+        if decision.allowed:
+            return PermissionResultAllow()
+        if self._buffer is not None:
+            line = about(tool, arguments, str(self._launch.workspace))
+            self._buffer.put_now(Denied(context.tool_use_id or "", tool, line))
+        return PermissionResultDeny(message=decision.reason)
+
+    def _hear(self, line: str) -> None:
+        self._stderr.append(line[:500])
+
+    def _turn_report(self) -> TurnReport | None:
+        if self._report is None and self._broker is not None and self._order.token is not None:
+            return self._broker.turn_report(self._order.token)
+        return self._report
+
+    # End
+
+    async def close(self) -> None:
+        """See `Agent`. Raises: TreeSurvivesError."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="close agent")
+        await to_the_end(asyncio.wait({self._closing}))
+        self._closing.result()
+
+    async def _close(self) -> None:
+        owner = self._owner
+        if owner is None:
+            return
+        if owner.done():
+            pass
+        elif not self._connected.is_set():
+            # The SDK would wait for the process to go by itself.
+            await end_tree(self._launch)
+        elif self._up and not self._idle.is_set() and self._client is not None:
+            await self._ask_to_stop(self._client)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FAREWELL_SECONDS):
+                    await self._idle.wait()
+        owner.cancel()
+        await asyncio.wait({owner})
+        if not owner.cancelled() and (error := owner.exception()) and self._connected.is_set():
+            raise error
+
+    def _end_turn(self) -> None:
+        self._idle.set()
+        if self._buffer is not None:
+            how = "was closed" if self._closing is not None else "ended"
+            self._buffer.end(
+                AgentDiedError(f"the agent {how} in mid-turn", exit_code=self._exit_code)
+            )
+
+    async def _wind_up(self, client: ClaudeSDKClient | None) -> None:
+        try:
+            if client is not None:
+                await self._disconnect(client)
+        finally:
+            try:
+                await end_tree(self._launch)
+            finally:
+                await to_the_end(self._clear(client))
+
+    async def _clear(self, client: ClaudeSDKClient | None) -> None:
+        if client is not None:
+            await self._disconnect(client)
+        if not await self._mirror.settle(SETTLE_SECONDS):
+            _log.error("session %s: the store did not take all of the transcript", self.session)
+        if self._broker is not None and self._order.token is not None:
+            self._report = self._broker.turn_report(self._order.token)
+            self._broker.dismiss(self._order.token)
+        await asyncio.to_thread(remove_folder, self._launch.agent_dir)
+        self._on_gone()
+
+    async def _disconnect(self, client: ClaudeSDKClient) -> None:
+        """Orderly if the process goes along; `end_tree` ends what does not."""
+        try:
+            async with asyncio.timeout(DISCONNECT_SECONDS):
+                await client.disconnect()
+        except TimeoutError:
+            _log.info("agent %s does not end by itself", self._launch.marker)
+        except ClaudeSDKError as exc:
+            _log.warning("agent %s: disconnect: %s", self._launch.marker, type(exc).__name__)

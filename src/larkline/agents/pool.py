@@ -1,0 +1,252 @@
+"""Live agent processes: never more than the capacity, warm where they can be.
+
+Every process is in one of four states, and all four count against the capacity:
+
+    (room) -> starting -> working <-> idle -> closing -> (room)
+
+Who needs room waits in order of arrival. While somebody waits, the least recently used idle
+processes are closed to make room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from larkline.domain.errors import AgentStartError, StartFault
+from larkline.domain.model import ConversationId
+from larkline.lifecycle import to_the_end
+from larkline.ports import Agent, AgentMaker, AgentSpec
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCounts:
+    """Processes by state, now."""
+
+    starting: int
+    working: int
+    idle: int
+    closing: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.starting + self.working + self.idle + self.closing
+
+
+class AgentPool:
+    """Leases agents of one maker; `close` ends them all.
+
+    `capacity` bounds the processes; `idle_seconds` is how long an unused one stays warm.
+    """
+
+    def __init__(self, maker: AgentMaker, capacity: int, *, idle_seconds: float) -> None:
+        self._maker = maker
+        self._capacity = capacity
+        self._idle_seconds = idle_seconds
+        self._starting = 0
+        self._working: dict[ConversationId, Agent] = {}
+        self._idle: dict[ConversationId, Agent] = {}  # least recently used first
+        self._timers: dict[ConversationId, asyncio.TimerHandle] = {}
+        self._closing: dict[asyncio.Task[None], ConversationId] = {}
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._turns: dict[ConversationId, deque[asyncio.Future[None]]] = {}
+        self._forgotten: set[ConversationId] = set()
+        self._closed = False
+
+    def counts(self) -> PoolCounts:
+        """Processes by state, now."""
+        return PoolCounts(self._starting, len(self._working), len(self._idle), len(self._closing))
+
+    @property
+    def capacity(self) -> int:
+        """How many processes there may be. Set lower than there are, it ends idle ones only."""
+        return self._capacity
+
+    @capacity.setter
+    def capacity(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._arrange()
+
+    @asynccontextmanager
+    async def lease(self, spec: AgentSpec) -> AsyncIterator[Agent]:
+        """An agent of this conversation for one turn: see `larkline.ports.Lease`.
+
+        Waits for room, and for an earlier lease of the same conversation; both in order of arrival.
+        On return from a lease that ended with an exception the process is gone.
+        Raises: AgentStartError.
+        """
+        conversation = spec.conversation
+        await self._enter(conversation)
+        try:
+            agent = await self._take(spec)
+            try:
+                yield agent
+            except BaseException:
+                self._working.pop(conversation)
+                await to_the_end(asyncio.wait({self._end(conversation, agent)}))
+                raise
+            self._working.pop(conversation)
+            self._keep(conversation, agent)
+        finally:
+            self._forgotten.discard(conversation)
+            self._leave(conversation)
+
+    async def forget(self, conversation: ConversationId) -> None:
+        """End a conversation's idle agent; a working one ends when its lease does.
+
+        Returns when the idle one is gone.
+        """
+        if conversation in self._turns:
+            self._forgotten.add(conversation)
+        self._evict(conversation)
+        await self._gone(conversation)
+
+    async def close(self, seconds: float = 10.0) -> None:
+        """End all agents at once, working ones too; returns when they are gone or time is up.
+
+        No lease is given any more. Finishes also when the caller is cancelled.
+        """
+        self._closed = True
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(_shut())
+        for conversation in list(self._idle):
+            self._evict(conversation)
+        ending = set(self._closing)
+        for agent in self._working.values():  # counted as working until their leases end
+            ending.add(asyncio.create_task(agent.close(), name="close agent"))
+        if ending:
+            ended, left = await to_the_end(asyncio.wait(ending, timeout=seconds))
+            failed = [task for task in ended if not task.cancelled() and task.exception()]
+            if left or failed:
+                _log.error("at the end %d agents were left, %d failed", len(left), len(failed))
+
+    # One lease of a conversation at a time
+
+    async def _enter(self, conversation: ConversationId) -> None:
+        queue = self._turns.get(conversation)
+        if queue is None:
+            self._turns[conversation] = deque()
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                with suppress(ValueError):
+                    queue.remove(turn)
+            else:
+                self._leave(conversation)
+            raise
+
+    def _leave(self, conversation: ConversationId) -> None:
+        queue = self._turns[conversation]
+        while queue:
+            turn = queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        del self._turns[conversation]
+
+    # From room to a working agent
+
+    async def _take(self, spec: AgentSpec) -> Agent:
+        conversation = spec.conversation
+        if self._closed:
+            raise _shut()
+        idle = self._idle.get(conversation)
+        if idle is not None:
+            if idle.alive and spec.resume == idle.session:
+                self._unkeep(conversation)
+                self._working[conversation] = idle
+                return idle
+            self._evict(conversation)
+        # Two processes on one session would lose each other's turns.
+        await self._gone(conversation)
+        await self._room()
+        try:
+            agent = await self._maker.start(spec)
+        except BaseException:
+            self._starting -= 1
+            self._arrange()
+            raise
+        self._starting -= 1
+        self._working[conversation] = agent
+        return agent
+
+    async def _room(self) -> None:
+        """Returns when a place was taken: it is counted as starting."""
+        room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(room)
+        self._arrange()
+        try:
+            await room
+        except asyncio.CancelledError:
+            if room.cancelled():
+                with suppress(ValueError):
+                    self._waiting.remove(room)
+            elif room.exception() is None:
+                self._starting -= 1
+            self._arrange()
+            raise
+
+    def _arrange(self) -> None:
+        """Give free places to who waits; close idle agents for the rest of them."""
+        while self._waiting and self.counts().total < self._capacity:
+            room = self._waiting.popleft()
+            if not room.done():
+                self._starting += 1
+                room.set_result(None)
+        counts = self.counts()
+        wanted = len(self._waiting) + counts.total - counts.closing - self._capacity
+        for conversation in list(self._idle)[: max(0, wanted)]:
+            self._evict(conversation)
+
+    # From working to gone
+
+    def _keep(self, conversation: ConversationId, agent: Agent) -> None:
+        if conversation in self._forgotten or self._closed or not agent.alive:
+            self._end(conversation, agent)
+            return
+        self._idle[conversation] = agent
+        loop = asyncio.get_running_loop()
+        self._timers[conversation] = loop.call_later(self._idle_seconds, self._evict, conversation)
+        self._arrange()
+
+    def _unkeep(self, conversation: ConversationId) -> Agent:
+        self._timers.pop(conversation).cancel()
+        return self._idle.pop(conversation)
+
+    def _evict(self, conversation: ConversationId) -> None:
+        if conversation in self._idle:
+            self._end(conversation, self._unkeep(conversation))
+
+    def _end(self, conversation: ConversationId, agent: Agent) -> asyncio.Task[None]:
+        task = asyncio.create_task(agent.close(), name=f"close agent {conversation}")
+        self._closing[task] = conversation
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        conversation = self._closing.pop(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("closing the agent of conversation %s failed: %s", conversation, error)
+        self._arrange()
+
+    async def _gone(self, conversation: ConversationId) -> None:
+        ending = {task for task, whose in self._closing.items() if whose == conversation}
+        if ending:
+            await asyncio.wait(ending)
+
+
+def _shut() -> AgentStartError:
+    return AgentStartError(StartFault.EXITED, "larkline is shutting down")
