@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from larkline.agents.launcher import Launch
-from larkline.agents.processes import all_gone, carrying, gone, inside, kill, living, started_at
+from larkline.agents.processes import all_gone, carrying, gone, inside, kill, living
 from larkline.domain.errors import LarklineError
 from larkline.lifecycle import to_the_end
 
@@ -106,6 +106,26 @@ async def end_tree(launch: Launch) -> None:
     await to_the_end(_end_tree(launch))
 
 
+async def guard_ended(launch: Launch) -> None:
+    """Returns when the agent's guard has ended, by whatever cause; at once if there is none.
+
+    Needed where a tool may hold the agent's pipes: without a namespace a killed guard leaves them
+    open, and the SDK would wait for their end.
+    """
+    record = read_record(launch.agent_dir)
+    if record is None:
+        return
+    try:
+        pidfd = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if living(record.pid, record.start):
+            await gone(pidfd, None)
+    finally:
+        os.close(pidfd)
+
+
 async def _end_tree(launch: Launch) -> None:
     loop = asyncio.get_running_loop()
     # First this file, then the look at guard.json; the guard does it the other way round.
@@ -132,7 +152,7 @@ async def _end_guard(record: Record) -> None:
     except ProcessLookupError:
         return
     try:
-        if started_at(record.pid) != record.start or not living(record.pid, record.start):
+        if not living(record.pid, record.start):
             return
         for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
             with suppress(ProcessLookupError):

@@ -67,7 +67,9 @@ def inside(namespace: str) -> list[int]:
     found = []
     for pid in pids():
         with contextlib.suppress(OSError):
-            if str((PROC / str(pid) / "ns/pid").readlink()) == namespace:
+            if str((PROC / str(pid) / "ns/pid").readlink()) != namespace:
+                continue
+            if (fields := stat_fields(pid)) and fields[0] not in "ZX":
                 found.append(pid)
     return found
 
@@ -102,7 +104,7 @@ def kill(victims: Iterable[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-async def gone(pidfd: int, seconds: float) -> bool:
+async def gone(pidfd: int, seconds: float | None) -> bool:
     """Wait until the process of a pidfd has ended; False if it has not within `seconds`."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
