@@ -292,6 +292,55 @@ async def test_silence_in_mid_stream_cuts_and_forbids_the_turn(directive: str) -
         assert (await w.post("[[text:x]]"))[0] == 200
 
 
+@pytest.mark.parametrize("ending", ["hangs", "breaks"])
+async def test_what_follows_a_whole_answer_harms_nothing(ending: str) -> None:
+    """After `message_stop` the figures stand at once, and the upstream may hang or break off."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        usage = b'{"type":"message_delta","usage":{"output_tokens":3}}'
+        await response.write(b"event: message_delta\ndata: " + usage + b"\n\n")
+        await response.write(b'event: message_stop\ndata: {"type":"message_stop"}\n\n')
+        assert request.transport is not None
+        if ending == "breaks":
+            request.transport.close()
+        else:
+            await asyncio.Event().wait()
+        return response
+
+    async with (
+        upstream_of(handler) as url,
+        Broker(Upstream(url), silence_seconds=0.4) as broker,
+        aiohttp.ClientSession(headers={"x-api-key": (token := broker.admit("a"))}) as client,
+        client.post(f"{broker.url}/v1/messages", json=body("x")) as answer,
+    ):
+        got = b""
+        while b"message_stop" not in got:
+            got += await answer.content.readany()
+        assert broker.turn_report(token).usage.output_tokens == 3
+        await answer.content.read()
+        report = broker.turn_report(token)
+        assert (report.usage.output_tokens, report.failure, report.cut) == (3, None, "")
+
+
+async def test_a_client_that_does_not_read_is_let_go() -> None:
+    """An agent that stops reading is cut after the silence limit, without blame on the upstream."""
+    async with world(silence_seconds=0.4) as w:
+        reader, writer = await asyncio.open_connection("127.0.0.1", URL(w.broker.url).port)
+        payload = json.dumps(body("[[size:20000000]]")).encode()
+        head = f"POST /v1/messages HTTP/1.1\r\nHost: x\r\nx-api-key: {w.token}\r\n"
+        writer.write(f"{head}Content-Length: {len(payload)}\r\n\r\n".encode() + payload)
+        await w.model.until(lambda: w.model.endings.get(1) == "gone")
+        assert (w.broker.turn_report(w.token).cut, w.broker.turn_report(w.token).failure) == (
+            "client",
+            None,
+        )
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+
 async def test_slow_but_lively_streams_live() -> None:
     """A stream that takes far longer than the silence limit in all passes whole."""
     async with world(silence_seconds=0.4) as w:

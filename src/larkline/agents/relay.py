@@ -56,6 +56,7 @@ class Relay:
         self._patience = patience
         self._response: web.StreamResponse | None = None
         self._sending = False
+        self._over = False  # nothing of the answer is missing
 
     async def run(self) -> web.StreamResponse:
         """The answer to the agent, sent or about to be sent."""
@@ -78,7 +79,7 @@ class Relay:
         except TimeoutError:
             return self._too_slow()
         except asyncio.CancelledError:
-            tally.cut_by_client()
+            self._cut_by_client()
             raise
 
     async def _carry(self, body: bytes, clock: asyncio.Timeout) -> web.StreamResponse:
@@ -128,17 +129,16 @@ class Relay:
     async def _pass_answer(
         self, answer: aiohttp.ClientResponse, clock: asyncio.Timeout
     ) -> web.StreamResponse:
-        response = web.StreamResponse(
-            status=answer.status, headers=_passed(answer.headers, _HELD_BACK)
-        )
-        self._response = response
+        headers = _passed(answer.headers, _HELD_BACK)
+        self._response = response = web.StreamResponse(status=answer.status, headers=headers)
         meter = StreamMeter() if answer.content_type == "text/event-stream" else AnswerMeter()
         try:
-            if not await self._write(response.prepare(self._request)):
-                return response
-            return await self._pass_body(answer, response, meter, clock)
+            if await self._write(response.prepare(self._request)):
+                await self._pass_body(answer, response, meter, clock)
         finally:
-            self._tally.metered(meter.usage)
+            if not self._over:
+                self._tally.metered(meter.usage)
+        return response
 
     async def _pass_body(
         self,
@@ -146,29 +146,36 @@ class Relay:
         response: web.StreamResponse,
         meter: StreamMeter | AnswerMeter,
         clock: asyncio.Timeout,
-    ) -> web.StreamResponse:
+    ) -> None:
         now = asyncio.get_running_loop().time
         clock.reschedule(now() + self._patience.silence)
         while True:
             try:
                 chunk = await answer.content.readany()
             except aiohttp.ClientError:
-                self._tally.cut_by_upstream(
-                    Verdict(502, "the model endpoint broke the connection again")
-                )
-                return self._hang_up()
+                self._cut_by_upstream()
+                return
             if not chunk:
-                break
+                self._finish(meter)
+                return
             self._tally.first_byte()
-            if not await self._write(response.write(chunk)):
-                return response
             if meter.feed(chunk):
                 clock.reschedule(now() + self._patience.silence)
+            if isinstance(meter, StreamMeter) and (meter.whole or meter.error):
+                self._finish(meter)  # before the agent can know that its turn is over
+            if not await self._write(response.write(chunk)):
+                return
+
+    def _finish(self, meter: StreamMeter | AnswerMeter) -> None:
+        """Enter the whole call into the turn's record, once."""
+        if self._over:
+            return
+        self._over = True
+        self._tally.metered(meter.usage)
         if meter.error:
             self._tally.broke(meter.error)
         elif meter.whole:
             self._tally.went_well()
-        return response
 
     async def _write(self, writing: Awaitable[object]) -> bool:
         """Send to the agent; False when it has gone."""
@@ -176,15 +183,27 @@ class Relay:
         try:
             await writing
         except ConnectionError:
-            self._tally.cut_by_client()
+            self._cut_by_client()
             return False
         self._sending = False
         return True
 
+    def _cut_by_client(self) -> None:
+        if not self._over:
+            self._tally.cut_by_client()
+
+    def _cut_by_upstream(self) -> None:
+        if self._over:
+            return
+        self._tally.cut_by_upstream(Verdict(502, "the model endpoint broke the connection again"))
+        self._hang_up()
+
     def _too_slow(self) -> web.StreamResponse:
         if self._sending:  # the agent is the one who does not move
-            self._tally.cut_by_client()
+            self._cut_by_client()
             return self._hang_up()
+        if self._over and self._response is not None:
+            return self._response
         verdict = Verdict(504, "the model sent nothing for too long, larkline ended the call")
         self._tally.silent(verdict)
         if self._response is None:

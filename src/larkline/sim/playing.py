@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from collections.abc import Iterable
 
 from aiohttp import web
 
@@ -76,18 +77,16 @@ class Playing:
         return web.json_response(sse.message(self._step, self._asked))
 
     async def _stream(self) -> None:
-        frames = list(sse.frames(self._step, self._asked))
-        stop_at = -1
+        stop_at, ending = -1, True
         match self._step.fault:
             case Cut(after) | Stalled(after) | Broken(after) | Garbled(after):
-                stop_at = after
-                frames.pop()
+                stop_at, ending = after, False
             case Unfinished():
-                frames.pop()
-        await self._send(frames, stop_at)
+                ending = False
+        await self._send(sse.frames(self._step, self._asked, ending=ending), stop_at)
         await self._fail()
 
-    async def _send(self, frames: list[sse.Frame], stop_at: int) -> None:
+    async def _send(self, frames: Iterable[sse.Frame], stop_at: int) -> None:
         """Send up to `stop_at` deltas (-1: all), each due at its own time on the clock."""
         loop = asyncio.get_running_loop()
         began, sent = loop.time(), 0

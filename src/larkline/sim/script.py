@@ -229,6 +229,6 @@ def _seconds(text: str) -> float:
 
 
 def filler(chars: int) -> str:
-    """Exactly `chars` characters of numbered lines, the same each time."""
-    lines = [f"{n:07d} the quick brown fox jumps over the lazy dog" for n in range(chars // 50 + 1)]
-    return "\n".join(lines)[:chars]
+    """Exactly `chars` characters in lines of 50, the same each time."""
+    line = "the quick brown fox jumps over the lazy dog again\n"
+    return (line * (chars // len(line) + 1))[:chars]

@@ -30,8 +30,8 @@ def event(kind: str, **fields: object) -> bytes:
     return f"event: {kind}\ndata: {body}\n\n".encode(errors="replace")
 
 
-def frames(step: Step, asked: Asked) -> Iterator[Frame]:
-    """The whole stream of an answer, one frame a delta."""
+def frames(step: Step, asked: Asked, *, ending: bool = True) -> Iterator[Frame]:
+    """The stream of an answer, one frame a delta; without `ending` the last two events lack."""
     message = {**_envelope(asked), "content": [], "stop_reason": None, "stop_sequence": None}
     yield Frame(event("message_start", message={**message, "usage": usage(asked, 1)}) + PING)
     for index, block in enumerate(step.blocks or ()):
@@ -41,9 +41,10 @@ def frames(step: Step, asked: Asked) -> Iterator[Frame]:
             body = json.dumps(delta, ensure_ascii=False, separators=(",", ":"))
             yield Frame(f'{head}"delta":{body}}}\n\n'.encode(errors="replace"), delta=True)
         yield Frame(event("content_block_stop", index=index))
-    ending = {"stop_reason": step.stop_reason, "stop_sequence": None}
-    total = {"output_tokens": tokens_out(step, asked)}
-    yield Frame(event("message_delta", delta=ending, usage=total) + event("message_stop"))
+    if ending:
+        stop = {"stop_reason": step.stop_reason, "stop_sequence": None}
+        total = {"output_tokens": tokens_out(step, asked)}
+        yield Frame(event("message_delta", delta=stop, usage=total) + event("message_stop"))
 
 
 def message(step: Step, asked: Asked) -> Json:
