@@ -19,7 +19,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from larkline.chats.feishu.http import json_object, network_words, never_sent, read_answer
-from larkline.chats.feishu.refusals import TOKEN_REFUSED, Answer, advice, refusal
+from larkline.chats.feishu.refusals import TOKEN_REFUSED, Answer, advice, redacted, refusal
 from larkline.chats.feishu.settings import FeishuSettings
 from larkline.chats.feishu.token import TenantToken, Token, granted
 from larkline.domain.errors import Transient
@@ -88,7 +88,7 @@ class Api:
 
     async def scopes(self) -> dict[str, bool]:
         """The scopes the app asks for, and whether each is granted."""
-        data = await self._data("application.scope.list", "GET", "/application/v6/scopes")
+        data = await self._data("app.scopes", "GET", "/application/v6/scopes")
         found = data.get("scopes")
         return {
             scope["scope_name"]: scope.get("grant_status") == 1
@@ -118,7 +118,7 @@ class Api:
         """Set the text of one element of a streaming card."""
         path = _path("/cardkit/v1/cards", card, "elements", element, "content")
         body = {"content": text, "sequence": sequence}
-        await self._call("cardkit.card_element.content", "PUT", path, body=body)
+        await self._call("cardkit.element.content", "PUT", path, body=body)
 
     async def create_message(self, chat: str, kind: str, content: str, uuid: str) -> str:
         """Send a loose message; its id."""
@@ -201,7 +201,7 @@ class Api:
             token = await self._token.instead_of(token)
             done = await self._exchange(api, method, address, body, token)
         if done.code != 0:
-            raise refusal(_answer(api, done, write=method != "GET"))
+            raise refusal(self._answer(api, done, write=method != "GET"))
         return done.body
 
     async def _exchange(
@@ -244,13 +244,13 @@ class Api:
 
     async def _fetch_token(self) -> Token:
         """A new token. A refusal is Transient too: it must not cost the answers that wait."""
-        api = "auth.tenant_access_token"
+        api = "auth.token"
         body = {"app_id": self._settings.app_id, "app_secret": self._settings.app_secret}
         path = "/open-apis/auth/v3/tenant_access_token/internal"
         began = self._clock()
         done = await self._exchange(api, "POST", path, body, None)
         if done.code != 0:
-            error = refusal(_answer(api, done, write=False))
+            error = refusal(self._answer(api, done, write=False))
             wait = error.retry_after if isinstance(error, Transient) else None
             told = advice(done.code)
             words = f"{error}; {told}" if told else str(error)
@@ -260,29 +260,26 @@ class Api:
             raise Transient(f"{api}: an answer without a token", retry_after=10.0)
         return granted(secret, max(0.0, float(seconds)), began)
 
+    def _answer(self, api: str, done: _Exchange, *, write: bool) -> Answer:
+        error, msg = done.body.get("error"), done.body.get("msg")
+        inner = error.get("log_id") if isinstance(error, dict) else None
+        log_id = done.headers.get("x-tt-logid") or inner or ""
+        return Answer(
+            api=api,
+            status=done.status,
+            code=done.code,
+            msg=redacted(msg, self._settings.app_secret) if isinstance(msg, str) else "",
+            log_id=str(log_id)[:64],
+            reset=done.headers.get("x-ogw-ratelimit-reset"),
+            write=write,
+        )
+
 
 def message_time(item: Mapping[str, Any]) -> float:
     """Unix seconds of a listed message; 0 if it has none."""
     value = item.get("create_time")
     text = str(value) if isinstance(value, str | int) else ""
     return int(text) / 1000 if text.isascii() and text.isdigit() and len(text) <= 16 else 0.0
-
-
-def _answer(api: str, done: _Exchange, *, write: bool) -> Answer:
-    error = done.body.get("error")
-    msg = done.body.get("msg")
-    log_id = done.headers.get("x-tt-logid") or (
-        error.get("log_id") if isinstance(error, dict) else ""
-    )
-    return Answer(
-        api=api,
-        status=done.status,
-        code=done.code,
-        msg=msg if isinstance(msg, str) else "",
-        log_id=str(log_id or "")[:64],
-        reset=done.headers.get("x-ogw-ratelimit-reset"),
-        write=write,
-    )
 
 
 def _not_the_platform(

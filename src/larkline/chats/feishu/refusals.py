@@ -86,6 +86,11 @@ def _words(answer: Answer, code: int) -> str:
     return f"{answer.api} refused with code {shown}{log_id}{msg}"
 
 
+def redacted(msg: str, secret: str) -> str:
+    """A platform's text without our secret, should it quote what we sent."""
+    return msg.replace(secret, "***") if secret else msg
+
+
 def _cut(msg: str) -> str:
     line = "".join(char if char.isprintable() else " " for char in msg)
     return line if len(line) <= _MAX_MSG_CHARS else line[: _MAX_MSG_CHARS - 1] + "…"

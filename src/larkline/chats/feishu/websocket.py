@@ -41,6 +41,7 @@ from larkline.chats.feishu.refusals import (
     ConnectionRefused,
     endpoint_refused,
     handshake_refused,
+    redacted,
 )
 from larkline.chats.feishu.settings import FeishuSettings
 from larkline.lifecycle import running
@@ -152,7 +153,8 @@ class LongConnection:
                 "check feishu.domain and proxies"
             )
         if code != 0:
-            raise endpoint_refused(code, str(answer.get("msg") or ""))
+            msg = str(answer.get("msg") or "")
+            raise endpoint_refused(code, redacted(msg, self._settings.app_secret))
         data = answer.get("data")
         url = data.get("URL") if isinstance(data, dict) else None
         if not isinstance(data, dict) or not isinstance(url, str):
