@@ -68,6 +68,7 @@ class FeishuChat:
         self._now = now
         self._chance = chance
         self._bot: UserId | None = None
+        self._identified = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
         self._connection: LongConnection | None = None
         self._api: Api | None = None
@@ -107,6 +108,16 @@ class FeishuChat:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._learn_identity(), name="feishu identity")
             await connection.run(handle)
+
+    async def connected(self) -> None:
+        """Return once the platform answers on an open connection."""
+        if self._connection is None:
+            raise RuntimeError("FeishuChat is used outside of its async with block")
+        await self._connection.up()
+
+    async def identified(self) -> None:
+        """Return once the bot's own id is known; `connection().bot` has it then."""
+        await self._identified.wait()
 
     def connection(self) -> Connection:
         """See `Chat.connection`."""
@@ -194,6 +205,7 @@ class FeishuChat:
                 await asyncio.sleep(delay)
                 continue
             self._bot = UserId(identity.open_id)
+            self._identified.set()
             log.info("our bot is %s", identity.open_id)
             return
 

@@ -83,6 +83,7 @@ class LongConnection:
         self._slots = asyncio.Semaphore(settings.bounds.in_flight)
         self._connected_at: float | None = None
         self._connections = 0
+        self._up = asyncio.Event()
         self._reason = "not connected yet"
 
     @property
@@ -100,6 +101,10 @@ class LongConnection:
         """How often a connection came after the first."""
         return max(0, self._connections - 1)
 
+    async def up(self) -> None:
+        """Return once there is a connection."""
+        await self._up.wait()
+
     async def run(self, handle: Handle) -> None:
         """Connect, and connect again for ever; ends only when cancelled."""
         loop = asyncio.get_running_loop()
@@ -108,6 +113,7 @@ class LongConnection:
             while True:
                 self._reason = await self._session_reason(handle, handlers)
                 since, self._connected_at = self._connected_at, None
+                self._up.clear()
                 lived = loop.time() - since if since is not None else 0.0
                 failures = failures_after(failures, lived, self._bounds)
                 delay = next_delay(failures, self._cadence, self._bounds, self._chance())
@@ -209,6 +215,7 @@ class LongConnection:
             if self._connected_at is None:
                 self._connected_at = heard
                 self._connections += 1
+                self._up.set()
                 log.info("connected to the platform")
             if frame.method == CONTROL:
                 self._control(frame)
