@@ -59,6 +59,7 @@ class Metrics:
             ["end"],
             registry=self.registry,
         )
+        self.queued = Gauge("larkline_turns_queued", "Turns that wait.", registry=self.registry)
         for ending in Ending:  # a counter that appears with its first event hides that event
             self.turns.labels(ending=ending.value)
 
@@ -79,6 +80,10 @@ class Metrics:
         """Count an ended turn."""
         self.turns.labels(ending=ending.value).inc()
         self.turn_seconds.observe(seconds)
+
+    def observe_delivery(self, end: str) -> None:
+        """Count a reply by what became of it."""
+        self.deliveries.labels(end=end).inc()
 
     def text(self) -> tuple[bytes, str]:
         """The exposition and its content type."""

@@ -310,4 +310,60 @@ CATALOGUE: Mapping[str, Mapping[Language, str]] = {
         "en": "No answer arrived. The gateway's last log lines:",
     },
     "demo.ended": {"zh": "已结束，没有留下进程。", "en": "Ended; no process is left."},
+    # The doctor, on the terminal
+    "doctor.app": {"zh": "应用", "en": "App"},
+    "doctor.model": {"zh": "模型", "en": "Model"},
+    "doctor.data_dir": {"zh": "数据目录", "en": "Data directory"},
+    "doctor.cli": {"zh": "Claude Code", "en": "Claude Code"},
+    "doctor.isolation": {"zh": "隔离", "en": "Isolation"},
+    "doctor.bot": {"zh": "机器人", "en": "Bot"},
+    "doctor.connection": {"zh": "长连接", "en": "Long connection"},
+    "doctor.scopes": {"zh": "权限", "en": "Scopes"},
+    "doctor.missing": {"zh": "缺少设置 {keys}", "en": "set {keys}"},
+    "doctor.no_key": {
+        "zh": "agent.env 中没有 ANTHROPIC_API_KEY 或 ANTHROPIC_AUTH_TOKEN，larkline 无法代管密钥",
+        "en": "no ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN in agent.env: no broker keeps the key",
+    },
+    "doctor.free": {"zh": "可用", "en": "free"},
+    "doctor.scopes_missing": {
+        "zh": "请在开发者后台开通并发布：{scopes}",
+        "en": "grant these in the developer console and publish a version: {scopes}",
+    },
+    "doctor.scopes_granted": {"zh": "已全部开通", "en": "all granted"},
+    "doctor.level.full": {
+        "zh": "full：每个会话只看得到自己的工作区，进程必定结束",
+        "en": "full: an agent sees its own workspace only, and surely ends",
+    },
+    "doctor.level.tree-only": {
+        "zh": "tree-only：进程必定结束，但看得到全部文件",
+        "en": "tree-only: an agent surely ends, but sees all files",
+    },
+    "doctor.level.none": {
+        "zh": "none：没有隔离，结束进程靠守护进程",
+        "en": "none: no isolation; the guard alone ends agents",
+    },
+    "doctor.hole.outside_daemons": {
+        "zh": "交给外部守护进程（docker、at、cron）的工作不会被结束",
+        "en": "work handed to a daemon outside (docker, at, cron) is not ended",
+    },
+    "doctor.hole.guard_killed": {
+        "zh": "守护进程若被杀，工具会运行到 larkline 回收为止",
+        "en": "if the guard is killed, tools run until larkline collects them",
+    },
+    "doctor.hole.no_kernel_help": {
+        "zh": "不是 Linux：只能尽力结束进程",
+        "en": "not Linux: ending what an agent started is best effort",
+    },
+    "doctor.hole.all_files": {
+        "zh": "能读写 larkline 用户的全部文件",
+        "en": "it reads and writes all that larkline's user may",
+    },
+    "doctor.hole.host_processes": {
+        "zh": "能看到主机上的进程",
+        "en": "it sees the host's processes",
+    },
+    "doctor.hole.root": {
+        "zh": "以 root 运行，请改用普通用户",
+        "en": "agents run as root; use an ordinary user",
+    },
 }

@@ -15,6 +15,10 @@ Reasons = Callable[[], Awaitable[dict[str, str]]]
 """What keeps the gateway from being ready, by part; empty: ready."""
 
 
+Exposition = Callable[[], Awaitable[tuple[bytes, str]]]
+"""The metrics as text, and its content type."""
+
+
 @dataclass(frozen=True, slots=True)
 class WebSettings:
     """Where to listen; `token` is asked for everywhere but at `/healthz` if it is set."""
@@ -32,7 +36,7 @@ class Endpoints:
         settings: WebSettings,
         *,
         reasons: Reasons,
-        metrics: Callable[[], tuple[bytes, str]] | None,
+        metrics: Exposition | None,
     ) -> None:
         self._settings = settings
         self._reasons = reasons
@@ -92,5 +96,5 @@ class Endpoints:
     async def _show_metrics(self, request: web.Request) -> web.Response:
         if self._metrics is None:
             raise web.HTTPNotFound
-        body, content_type = self._metrics()
+        body, content_type = await self._metrics()
         return web.Response(body=body, headers={"Content-Type": content_type})

@@ -1,0 +1,479 @@
+"""The composition root: the only module that knows all others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from larkline import __version__
+from larkline.agents.broker import Broker, Upstream
+from larkline.agents.claude import AgentSettings, ClaudeMaker, Ground, Home
+from larkline.agents.isolation import Isolation
+from larkline.agents.pool import AgentPool
+from larkline.agents.probing import probe
+from larkline.agents.sweeping import Instance, Orphans, become_subreaper, new_instance, sweep
+from larkline.agents.workspace import WorkspaceError, Workspaces
+from larkline.chats.feishu.chat import FeishuChat
+from larkline.chats.feishu.settings import FeishuSettings
+from larkline.config import Settings
+from larkline.domain.errors import AgentStartError, LarklineError, SettingsError, StartFault
+from larkline.domain.model import ChatEvent, Claim, ConversationId, Ending, Outcome, Toast
+from larkline.lifecycle import running
+from larkline.policy.admission import Admission
+from larkline.ports import Cutoffs, Store
+from larkline.stages.commands import Actions, Commands
+from larkline.stages.intake import Intake, IntakeSettings
+from larkline.stages.keeper import Keeper, prune_duty, sweep_duty
+from larkline.stages.outbox import Outbox, OutboxSettings
+from larkline.stages.renderer import elapsed
+from larkline.stages.runner import Runner, RunnerSettings
+from larkline.stages.scheduler import Scheduler
+from larkline.stores.lock import hold
+from larkline.stores.sqlite import open_sqlite
+from larkline.telemetry.logs import configure
+from larkline.telemetry.metrics import Metrics
+from larkline.telemetry.redaction import Redaction
+from larkline.texts import text
+from larkline.web.endpoints import Endpoints, WebSettings
+
+log = structlog.get_logger()
+
+ANTHROPIC = "https://api.anthropic.com"
+_UPSTREAM = ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+_SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
+_DELIVER_AT_END = 15.0
+_DAY = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Folders under `data_dir`, without links in their paths."""
+
+    agents: Path
+    configs: Path
+    resumes: Path
+    workspaces: Path
+
+
+def places(settings: Settings) -> Places:
+    """Where things lie."""
+    home = Path(os.path.realpath(settings.home))
+    workspaces = Path(os.path.realpath(settings.workspaces_root))
+    return Places(home / "agents", home / "configs", home / "resumes", workspaces)
+
+
+async def run_gateway(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT, drain, and return 0.
+
+    Raises: SettingsError for what can be known offline, other errors of ours when a stage fails.
+    """
+    configure(settings.log.level, settings.log.format, Redaction(_secrets(settings)))
+    _forget_secrets()
+    _check_app(settings)
+    ended = _on_signals()
+    with hold(settings.home):
+        async with AsyncExitStack() as stack:
+            gateway = await Gateway.build(settings, stack)
+            async with gateway.at_work():
+                await ended.wait()
+                log.info("draining", seconds=settings.limits.drain)
+    log.info("ended")
+    return 0
+
+
+async def migrate_store(settings: Settings) -> int:
+    """Bring the database to this release; 0 when it is."""
+    with hold(settings.home):
+        store = await open_sqlite(settings.database)
+        await store.close()
+    return 0
+
+
+class Gateway:
+    """All parts of a running gateway, and how they are joined."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        chat: FeishuChat,
+        maker: ClaudeMaker,
+        isolation: Isolation,
+        instance: Instance,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._chat = chat
+        self._maker = maker
+        self._isolation = isolation
+        self._instance = instance
+        self._metrics = metrics
+        self._began = time.monotonic()
+        self._orphans = Orphans()
+        limits, agent, language = settings.limits, settings.agent, settings.language
+        self._pool = AgentPool(
+            maker, limits.max_concurrent + agent.idle_extra, idle_seconds=agent.idle_seconds
+        )
+        self._outbox = Outbox(
+            store, chat, OutboxSettings(language=language), observe=metrics.observe_delivery
+        )
+        self._runner = Runner(
+            RunnerSettings(language, agent.silence_seconds, agent.turn_seconds),
+            lease=self._pool.lease,
+            forget=self._pool.forget,
+            open_reply=self._outbox.open_reply,
+            first_text=metrics.first_text_seconds.observe,
+        )
+        self._scheduler = Scheduler(
+            store,
+            self._runner.run,
+            limit=lambda: limits.max_concurrent,
+            language=language,
+            settled=self._settled,
+            announced=self._outbox.wake,
+        )
+        commands = Commands(
+            Actions(
+                is_running=lambda each: self._scheduler.running_since(each) is not None,
+                stop=self._scheduler.stop,
+                queued=self._queued,
+                status=self._status,
+            ),
+            language,
+        )
+        self._intake = Intake(
+            store,
+            IntakeSettings(
+                admission=_admission(settings, isolation),
+                language=language,
+                max_concurrent=limits.max_concurrent,
+                queue_per_conversation=limits.queue_per_conversation,
+                queue_total=limits.queue_total,
+                reject=limits.overflow == "reject",
+            ),
+            judge_command=commands.judge,
+            carry_out=commands.carry_out,
+            bot=lambda: chat.connection().bot,
+            wake=self._wake,
+        )
+        self._gauges()
+
+    @classmethod
+    async def build(cls, settings: Settings, stack: AsyncExitStack) -> Gateway:
+        """Open what a gateway needs; `stack` closes it. The data directory is held by the caller.
+
+        Raises: SettingsError, StoreError.
+        """
+        where = places(settings)
+        _make(where)
+        store = await open_sqlite(settings.database)
+        stack.push_async_callback(store.close)
+        become_subreaper()
+        instance = new_instance(where.agents)
+        swept = await sweep(instance, where.agents, where.resumes, frozenset(), at_start=True)
+        if swept.processes:
+            log.warning("ended what an earlier run left behind", processes=swept.processes)
+        isolation = await probe(settings.agent.isolation, where.agents)
+        if settings.agent.isolation == "full" and isolation.level != "full":
+            why = "; ".join(isolation.refusals)
+            raise SettingsError(f"agent.isolation: full does not work here ({why})")
+        metrics = Metrics()
+        chat = await stack.enter_async_context(
+            FeishuChat(_feishu(settings), observe=metrics.observe_call)
+        )
+        broker = None
+        upstream = _upstream(settings)
+        if upstream is not None:
+            silence = settings.agent.stream_silence_seconds
+            broker = await stack.enter_async_context(Broker(upstream, silence_seconds=silence))
+        maker = _maker(settings, where, isolation, instance, store, broker)
+        return cls(settings, store, chat, maker, isolation, instance, metrics)
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """Serve during the block; then end in order: intake, turns, agents, replies."""
+        await self._settle_orphans()
+        endpoints = Endpoints(
+            _web(self._settings),
+            reasons=self._reasons,
+            metrics=self._metrics_text if self._settings.metrics.enabled else None,
+        )
+        keeper = Keeper(prune_duty(self._prune), sweep_duty(self._sweep))
+        drain = self._settings.limits.drain
+        async with (
+            endpoints.serving() as url,
+            running("outbox", self._outbox.run(), drain=self._deliver_rest),
+            running("agents", _for_ever(), drain=self._pool.close),
+            running("keeper", keeper.run()),
+            running("scheduler", self._scheduler.run(), drain=lambda: self._scheduler.drain(drain)),
+            running("chat", self._chat.run(self._receive)),
+            running("preparation", self._prepare()),
+        ):
+            log.info(
+                "larkline is up",
+                version=__version__,
+                url=url,
+                isolation=self._isolation.level,
+                limit=self._settings.limits.max_concurrent,
+                seconds=round(time.monotonic() - self._began, 3),
+            )
+            yield
+
+    # What happens in between
+
+    async def _receive(self, event: ChatEvent) -> Toast | None:
+        began = time.monotonic()
+        try:
+            return await self._intake.receive(event)
+        finally:
+            self._metrics.observe_ack(time.monotonic() - began)
+
+    def _wake(self) -> None:
+        self._scheduler.wake()
+        self._outbox.wake()
+
+    def _settled(self, claim: Claim, outcome: Outcome, seconds: float) -> None:
+        self._metrics.observe_turn(outcome.ending, seconds)
+        log.info(
+            "turn ended",
+            turn=claim.turn.id,
+            conversation=claim.turn.conversation,
+            ending=outcome.ending,
+            seconds=round(seconds, 2),
+            detail=outcome.detail,
+        )
+        self._outbox.wake()
+
+    async def _settle_orphans(self) -> None:
+        """Turns that an earlier run left running end as interrupted; their cards say so."""
+        for claim in await self._store.orphans():
+            outcome = self._runner.broken_off(claim, Ending.INTERRUPTED)
+            await self._store.settle(claim, outcome)
+            self._metrics.observe_turn(outcome.ending, 0.0)
+            log.warning(
+                "turn was broken off by a restart",
+                turn=claim.turn.id,
+                conversation=claim.turn.conversation,
+            )
+
+    async def _prepare(self) -> None:
+        """Once the platform knows us: judge what waited for that, and load the SDK."""
+        await self._chat.identified()
+        judged = await self._intake.judge_held()
+        if judged:
+            log.info("judged messages that waited for the bot's id", messages=judged)
+        await self._maker.prepare()
+        await _for_ever()
+
+    async def _deliver_rest(self) -> None:
+        await self._outbox.drain(_DELIVER_AT_END)
+
+    async def _prune(self) -> Mapping[str, int]:
+        now, keep = time.time(), self._settings.retention
+        return await self._store.prune(
+            Cutoffs(messages=now - keep.messages * _DAY, transcripts=now - keep.transcripts * _DAY)
+        )
+
+    async def _sweep(self) -> Mapping[str, int]:
+        where = places(self._settings)
+        swept = await sweep(self._instance, where.agents, where.resumes, self._maker.live())
+        reaped = self._orphans.reap()
+        return {"processes": swept.processes, "folders": swept.folders, "reaped": reaped}
+
+    # What operators and users are told
+
+    async def _queued(self) -> int:
+        return (await self._store.counts()).queued
+
+    async def _status(self, conversation: ConversationId) -> str:
+        language = self._settings.language
+        counts = await self._store.counts()
+        known = await self._store.conversation(conversation)
+        since = self._scheduler.running_since(conversation)
+        now = time.monotonic()
+        here = text(language, "status_idle")
+        if since is not None:
+            here = text(language, "status_running", elapsed=elapsed(now - since))
+        session = known.session if known is not None else None
+        return text(
+            language,
+            "status",
+            version=__version__,
+            uptime=elapsed(now - self._began),
+            conversation=here,
+            active=self._pool.counts().total,
+            limit=self._settings.limits.max_concurrent,
+            running=counts.running,
+            queued=counts.queued,
+            isolation=self._isolation.level,
+            session=session or text(language, "status_no_session"),
+        )
+
+    async def _reasons(self) -> dict[str, str]:
+        reasons: dict[str, str] = {}
+        connection = self._chat.connection()
+        if not connection.connected:
+            reasons["connection"] = connection.reason or "connecting"
+        try:
+            await self._store.writable()
+        except LarklineError as exc:
+            reasons["store"] = str(exc)
+        try:
+            self._maker.cli()
+        except AgentStartError as exc:
+            reasons["cli"] = str(exc)
+        return reasons
+
+    def _gauges(self) -> None:
+        gauge, pool, chat = self._metrics.gauge, self._pool, self._chat
+        gauge("larkline_turns_running", "Turns that run now.", lambda: self._scheduler.running)
+        gauge("larkline_processes", "Agent processes.", lambda: pool.counts().total)
+        gauge("larkline_processes_idle", "Idle agent processes.", lambda: pool.counts().idle)
+        gauge("larkline_processes_limit", "Agent processes allowed.", lambda: pool.capacity)
+        gauge("larkline_connected", "1: connected.", lambda: chat.connection().connected)
+        gauge("larkline_reconnects", "Reconnects so far.", lambda: chat.connection().reconnects)
+
+    async def _metrics_text(self) -> tuple[bytes, str]:
+        self._metrics.queued.set((await self._store.counts()).queued)
+        return self._metrics.text()
+
+
+async def _for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+def _on_signals() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; a second one stops at once.
+
+    Stopping at once is safe: guards end their agents when we are gone, and the next start settles
+    what was running.
+    """
+    ended = asyncio.Event()
+
+    def on_signal() -> None:
+        if ended.is_set():
+            os._exit(1)
+        ended.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return ended
+
+
+def _secrets(settings: Settings) -> list[str]:
+    feishu = settings.feishu
+    known = [feishu.app_secret, feishu.encrypt_key, feishu.verification_token, settings.web.token]
+    known += [
+        value
+        for name, value in settings.agent.env.items()
+        if any(word in name.upper() for word in _SECRET_WORDS)
+    ]
+    return [each.get_secret_value() for each in known]
+
+
+def _forget_secrets() -> None:
+    """Take settings out of our environment: what we start inherits none of them."""
+    for name in [name for name in os.environ if name.upper().startswith("LARKLINE_")]:
+        del os.environ[name]
+
+
+def _check_app(settings: Settings) -> None:
+    if not settings.feishu.app_id:
+        raise SettingsError("feishu.app_id: set it to your app's id (cli_...)")
+    if not settings.feishu.app_secret.get_secret_value():
+        raise SettingsError("feishu.app_secret: set it, best as LARKLINE_FEISHU__APP_SECRET")
+
+
+def _make(where: Places) -> None:
+    for folder in (where.agents, where.configs, where.resumes, where.workspaces):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _feishu(settings: Settings) -> FeishuSettings:
+    feishu = settings.feishu
+    return FeishuSettings(feishu.app_id, feishu.app_secret.get_secret_value(), feishu.domain)
+
+
+def _web(settings: Settings) -> WebSettings:
+    web = settings.web
+    return WebSettings(web.host, web.port, web.token.get_secret_value())
+
+
+def _upstream(settings: Settings) -> Upstream | None:
+    """The model endpoint that the broker speaks to; None: agents log in by `agent.env`."""
+    env = settings.agent.env
+    key, token = env.get("ANTHROPIC_API_KEY"), env.get("ANTHROPIC_AUTH_TOKEN")
+    if key is None and token is None:
+        return None
+    base = env.get("ANTHROPIC_BASE_URL")
+    try:
+        return Upstream(
+            base.get_secret_value() if base else ANTHROPIC,
+            api_key=key.get_secret_value() if key else None,
+            auth_token=token.get_secret_value() if token else None,
+        )
+    except ValueError as exc:
+        raise SettingsError(f"agent.env: ANTHROPIC_BASE_URL: {exc}") from exc
+
+
+def _admission(settings: Settings, isolation: Isolation) -> Admission:
+    """Who is admitted. Raises: SettingsError where people would see each other's files."""
+    chosen = settings.admission
+    admission = Admission(
+        chosen.policy,
+        frozenset(chosen.users),
+        frozenset(chosen.chats),
+        frozenset(chosen.admins),
+    )
+    shared = isolation.level != "full" and not settings.agent.unsafe_shared
+    if shared and admission.more_than_one_person:
+        raise SettingsError(
+            f"admission: agents can't be isolated here (level {isolation.level}), so only one "
+            "person may be admitted; larkline doctor says why. Admit one, or accept that agents "
+            "see each other's files with agent.unsafe_shared = true"
+        )
+    return admission
+
+
+def _maker(
+    settings: Settings,
+    where: Places,
+    isolation: Isolation,
+    instance: Instance,
+    store: Store,
+    broker: Broker | None,
+) -> ClaudeMaker:
+    agent = settings.agent
+    held_back = () if broker is None else _UPSTREAM
+    chosen = AgentSettings(
+        isolation=isolation,
+        cli_path=Path(os.path.realpath(agent.cli_path)) if agent.cli_path else None,
+        model=agent.model,
+        permission_mode=agent.permission_mode,
+        allow=agent.allow,
+        deny=agent.deny,
+        env={k: v.get_secret_value() for k, v in agent.env.items() if k not in held_back},
+        start_seconds=agent.start_seconds,
+    )
+
+    workspaces = Workspaces.at(where.workspaces)
+
+    async def homes(conversation: ConversationId) -> Home:
+        try:
+            workspace = await workspaces.open(conversation)
+        except WorkspaceError as exc:
+            raise AgentStartError(StartFault.NO_WORKSPACE, str(exc)) from exc
+        return Home(workspace, where.configs / conversation)
+
+    ground = Ground(instance, where.agents, where.resumes)
+    return ClaudeMaker(chosen, store, homes, ground, broker)
