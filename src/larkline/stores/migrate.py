@@ -39,18 +39,17 @@ def prepare(path: Path, lineage: Lineage, readers: int) -> list[sqlite3.Connecti
 
     Raises: SettingsError, StoreError.
     """
+    opened: list[sqlite3.Connection] = []
     try:
         create_private(path)
-        db = connect(path, writes=True)
-    except (OSError, sqlite3.Error) as exc:
-        raise StoreError(f"cannot open the database {path}: {exc}") from exc
-    opened = [db]
-    try:
-        bring_to_head(db, path, lineage)
+        opened.append(connect(path, writes=True))
+        bring_to_head(opened[0], path, lineage)
         opened += [connect(path, writes=False) for _ in range(readers)]
     except BaseException as exc:
         for each in opened:
             each.close()
+        if isinstance(exc, OSError):
+            raise StoreError(f"cannot open the database {path}: {exc}") from exc
         if isinstance(exc, sqlite3.Error):
             raise StoreError(
                 f"the database {path} cannot be used: {exc}. If it is damaged, move it away and "

@@ -38,12 +38,6 @@ def use_notice_key() -> Executable:
 
 
 @statement
-def reply_of_turn() -> Executable:
-    """The id of a turn's reply."""
-    return select(replies.c.id).where(replies.c.turn == bindparam("turn"))
-
-
-@statement
 def drop_reply() -> Executable:
     """Forgets an open reply with its parts."""
     return delete(replies).where(
@@ -72,21 +66,26 @@ def due() -> Executable:
 
     Turns' answers first, then notices; by age.
     """
-    older = replies.alias("older")
+    one, older = replies.alias("one"), replies.alias("older")
     blocked = exists().where(
         older.c.state == word("due"),
-        older.c.conversation == replies.c.conversation,
-        older.c.due_order < replies.c.due_order,
+        older.c.conversation == one.c.conversation,
+        older.c.due_order < one.c.due_order,
+    )
+    chosen = (
+        select(one.c.id)
+        .where(
+            one.c.state == word("due"),
+            func.coalesce(one.c.next_at, bindparam("now")) <= bindparam("now"),
+            ~blocked,
+        )
+        .order_by(one.c.turn.is_(None), one.c.due_order)
+        .limit(bindparam("limit"))
     )
     return (
         select(replies)
-        .where(
-            _DUE,
-            func.coalesce(replies.c.next_at, bindparam("now")) <= bindparam("now"),
-            ~blocked,
-        )
+        .where(replies.c.id.in_(chosen))
         .order_by(replies.c.turn.is_(None), replies.c.due_order)
-        .limit(bindparam("limit"))
     )
 
 

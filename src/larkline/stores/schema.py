@@ -1,7 +1,9 @@
 """The tables, as SQLAlchemy Core sees them; words as in docs/architecture.md.
 
 Partial indexes cover unfinished rows only, so that what is asked all the time (take, due, counts)
-costs the same with a hundred and with a hundred thousand finished turns.
+costs the same with a hundred and with a hundred thousand finished turns. They name the state too:
+only then SQLite answers from the index without a look at the row. Long texts are the last columns,
+so that reading the others does not walk through their pages.
 Times are Unix seconds, states are short words, JSON is text.
 """
 
@@ -56,6 +58,7 @@ messages = Table(
 )
 Index(
     "messages_held",
+    messages.c.standing,
     messages.c.accepted_at,
     sqlite_where=messages.c.standing == word("held"),
     postgresql_where=messages.c.standing == word("held"),
@@ -72,7 +75,6 @@ turns = Table(
     Column("message_created_at", Float, nullable=False),
     Column("sender", Text, nullable=False),
     Column("kind", Text, nullable=False),
-    Column("prompt", Text, nullable=False),
     Column("accepted_at", Float, nullable=False),
     Column("state", Text, nullable=False),
     Column("epoch", Integer, nullable=False),
@@ -84,6 +86,7 @@ turns = Table(
     Column("ending", Text),
     Column("detail", Text),
     Column("usage", Text),
+    Column("prompt", Text, nullable=False),
     sqlite_autoincrement=True,
 )
 Index("turns_message", turns.c.message_id)
@@ -92,12 +95,14 @@ Index("turns_copy_key", turns.c.copy_key, unique=True)
 Index("turns_age", turns.c.ended_at)
 Index(
     "turns_queued",
+    turns.c.state,
     turns.c.id,
     sqlite_where=turns.c.state == word("queued"),
     postgresql_where=turns.c.state == word("queued"),
 )
 Index(
     "turns_order",
+    turns.c.state,
     turns.c.conversation,
     turns.c.message_created_at,
     turns.c.message_id,
@@ -109,6 +114,7 @@ Index(
 Index(
     "turns_running",
     turns.c.conversation,
+    turns.c.state,
     unique=True,
     sqlite_where=turns.c.state == word("running"),
     postgresql_where=turns.c.state == word("running"),
@@ -138,7 +144,6 @@ replies = Table(
     Column("reply_to", Text, nullable=False),
     Column("turn", Integer, ForeignKey("turns.id", ondelete="CASCADE")),
     Column("state", Text, nullable=False),
-    Column("final", Text),
     Column("created_at", Float, nullable=False),
     Column("due_at", Float),
     Column("due_order", Integer),
@@ -146,21 +151,37 @@ replies = Table(
     Column("attempts", Integer, nullable=False),
     Column("error", Text),
     Column("settled_at", Float),
+    Column("final", Text),
     sqlite_autoincrement=True,
 )
-Index("replies_turn", replies.c.turn, unique=True)
+Index(
+    "replies_turn",
+    replies.c.turn,
+    unique=True,
+    sqlite_where=replies.c.turn.is_not(None),
+    postgresql_where=replies.c.turn.is_not(None),
+)
 Index("replies_due_order", replies.c.due_order, unique=True)
-Index("replies_age", replies.c.settled_at)
+Index(
+    "notices_age",
+    replies.c.settled_at,
+    sqlite_where=replies.c.turn.is_(None),
+    postgresql_where=replies.c.turn.is_(None),
+)
 Index(
     "replies_due",
     replies.c.conversation,
     replies.c.due_order,
+    replies.c.next_at,
+    replies.c.turn,
+    replies.c.state,
     sqlite_where=replies.c.state == word("due"),
     postgresql_where=replies.c.state == word("due"),
 )
 Index(
     "replies_postponed",
     replies.c.next_at,
+    replies.c.state,
     sqlite_where=replies.c.state == word("due"),
     postgresql_where=replies.c.state == word("due"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import bindparam, delete, func, insert, null, or_, select, tuple_, update
+from sqlalchemy import bindparam, delete, insert, null, or_, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.sql.base import Executable
 
@@ -143,12 +143,6 @@ def _sweep_empty() -> Executable:
     """Deletes forgotten transcripts that have no entries left."""
     left = select(entries.c.transcript).where(entries.c.transcript == transcripts.c.id).exists()
     return delete(transcripts).where(transcripts.c.project.is_(None), ~left)
-
-
-@statement
-def _transcript_count() -> Executable:
-    """How many transcripts have a key."""
-    return select(func.count()).select_from(transcripts).where(transcripts.c.project.is_not(None))
 
 
 def append(

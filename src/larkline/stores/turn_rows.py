@@ -233,11 +233,13 @@ def touch_conversation() -> Executable:
 @statement
 def running_elsewhere() -> Executable:
     """Running turns of other owners with the id of their reply, oldest first."""
+    some = turns.alias("some")
+    running = select(some.c.id).where(some.c.state == word("running"))
     return (
         _with_place()
         .add_columns(replies.c.id.label("reply"))
         .join(replies, replies.c.turn == turns.c.id)
-        .where(_RUNNING, turns.c.owner != bindparam("me"))
+        .where(turns.c.id.in_(running), turns.c.owner != bindparam("me"))
         .order_by(turns.c.id)
     )
 

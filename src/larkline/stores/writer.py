@@ -10,7 +10,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -40,8 +40,9 @@ class _Job(Generic[T]):
     work: Work[T]
     future: asyncio.Future[T]
     undo: Callable[[sqlite3.Connection, T], None] | None
+    holds_place: bool = True
     result: T | None = None
-    error: Exception | None = field(default=None)
+    error: Exception | None = None
 
 
 class Writer:
@@ -96,11 +97,14 @@ class Writer:
         def work(db: sqlite3.Connection) -> None:
             undo(db, result)
 
-        self._queue.put(_Job(work, self._loop.create_future(), None))
+        future: asyncio.Future[None] = self._loop.create_future()
+        future.cancel()  # nobody waits for it
+        self._queue.put(_Job(work, future, None, holds_place=False))
 
     def _deliver(self, batch: list[_Job[Any]]) -> None:
         for job in batch:
-            self._places.release()
+            if job.holds_place:
+                self._places.release()
             if job.future.cancelled():
                 if job.error is None:
                     self._undo(job)

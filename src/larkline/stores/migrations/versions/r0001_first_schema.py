@@ -81,7 +81,7 @@ def upgrade() -> None:
     op.create_index(
         "messages_held",
         "messages",
-        ["accepted_at"],
+        ["standing", "accepted_at"],
         unique=False,
         sqlite_where=sa.text("standing = 'held'"),
         postgresql_where=sa.text("standing = 'held'"),
@@ -109,7 +109,6 @@ def upgrade() -> None:
         sa.Column("message_created_at", sa.Float(), nullable=False),
         sa.Column("sender", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("prompt", sa.Text(), nullable=False),
         sa.Column("accepted_at", sa.Float(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("epoch", sa.Integer(), nullable=False),
@@ -121,6 +120,7 @@ def upgrade() -> None:
         sa.Column("ending", sa.Text(), nullable=True),
         sa.Column("detail", sa.Text(), nullable=True),
         sa.Column("usage", sa.Text(), nullable=True),
+        sa.Column("prompt", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
             ["conversation"],
             ["conversations.id"],
@@ -139,7 +139,7 @@ def upgrade() -> None:
     op.create_index(
         "turns_order",
         "turns",
-        ["conversation", "message_created_at", "message_id", "id"],
+        ["state", "conversation", "message_created_at", "message_id", "id"],
         unique=False,
         sqlite_where=sa.text("state = 'queued'"),
         postgresql_where=sa.text("state = 'queued'"),
@@ -147,7 +147,7 @@ def upgrade() -> None:
     op.create_index(
         "turns_queued",
         "turns",
-        ["id"],
+        ["state", "id"],
         unique=False,
         sqlite_where=sa.text("state = 'queued'"),
         postgresql_where=sa.text("state = 'queued'"),
@@ -155,7 +155,7 @@ def upgrade() -> None:
     op.create_index(
         "turns_running",
         "turns",
-        ["conversation"],
+        ["conversation", "state"],
         unique=True,
         sqlite_where=sa.text("state = 'running'"),
         postgresql_where=sa.text("state = 'running'"),
@@ -182,7 +182,6 @@ def upgrade() -> None:
         sa.Column("reply_to", sa.Text(), nullable=False),
         sa.Column("turn", sa.Integer(), nullable=True),
         sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("final", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("due_at", sa.Float(), nullable=True),
         sa.Column("due_order", sa.Integer(), nullable=True),
@@ -190,15 +189,23 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("settled_at", sa.Float(), nullable=True),
+        sa.Column("final", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["turn"], ["turns.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
         sqlite_autoincrement=True,
     )
-    op.create_index("replies_age", "replies", ["settled_at"], unique=False)
+    op.create_index(
+        "notices_age",
+        "replies",
+        ["settled_at"],
+        unique=False,
+        sqlite_where=sa.text("turn IS NULL"),
+        postgresql_where=sa.text("turn IS NULL"),
+    )
     op.create_index(
         "replies_due",
         "replies",
-        ["conversation", "due_order"],
+        ["conversation", "due_order", "next_at", "turn", "state"],
         unique=False,
         sqlite_where=sa.text("state = 'due'"),
         postgresql_where=sa.text("state = 'due'"),
@@ -207,12 +214,19 @@ def upgrade() -> None:
     op.create_index(
         "replies_postponed",
         "replies",
-        ["next_at"],
+        ["next_at", "state"],
         unique=False,
         sqlite_where=sa.text("state = 'due'"),
         postgresql_where=sa.text("state = 'due'"),
     )
-    op.create_index("replies_turn", "replies", ["turn"], unique=True)
+    op.create_index(
+        "replies_turn",
+        "replies",
+        ["turn"],
+        unique=True,
+        sqlite_where=sa.text("turn IS NOT NULL"),
+        postgresql_where=sa.text("turn IS NOT NULL"),
+    )
     op.create_table(
         "parts",
         sa.Column("reply", sa.Integer(), nullable=False),
