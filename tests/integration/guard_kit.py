@@ -30,6 +30,9 @@ while :; do sleep 1; done"""
 PAYLOADS = {"idle": IDLE, "tool": TOOL, "daemon": DAEMON, "deaf": DEAF}
 
 
+_found: dict[Level, Isolation] = {}
+
+
 class Place:
     """A data directory with everything an agent needs, laid out as larkline does."""
 
@@ -99,9 +102,10 @@ async def level(wanted: Level, scratch: Path) -> Isolation:
     """That level as it works here; the tests that need it fail without it."""
     if wanted == "none":
         return Isolation("none", None, False, False, (Hole.GUARD_KILLED,))
-    found = await probe(wanted, scratch)
-    assert found.level == wanted, found.refusals
-    return found
+    if wanted not in _found:
+        _found[wanted] = await probe(wanted, scratch)
+    assert _found[wanted].level == wanted, _found[wanted].refusals
+    return _found[wanted]
 
 
 async def until(truth: Callable[[], bool], seconds: float = 5.0) -> float:

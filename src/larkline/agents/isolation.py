@@ -26,6 +26,8 @@ ETC = (
     "terminfo", "timezone",
 )  # fmt: skip
 """What tools need of /etc; the rest (keys, shadow, other programs' settings) is not shown."""
+KERNEL = ("acpi", "bus", "driver", "fs", "irq", "mtrr", "scsi", "sys", "sysrq-trigger")
+"""Of /proc, what root may write without any capability; /proc/sys would let it out."""
 
 
 class Hole(StrEnum):
@@ -124,6 +126,7 @@ def _own_view(isolation: Isolation, view: View) -> list[str]:
     if Path("/nix/store").is_dir():
         words += ["--ro-bind", "/nix/store", "/nix/store"]
     words += ["--proc", "/proc"] if isolation.own_proc else ["--ro-bind", "/proc", "/proc"]
+    words += _binds("--ro-bind", (p for n in KERNEL if (p := Path("/proc") / n).exists()))
     words += ["--dev", "/dev", "--dir", "/run", "--dir", "/var", "--dir", "/home"]
     words += ["--bind", str(view.tmp), "/tmp"]  # noqa: S108
     words += _binds("--ro-bind", view.read_only)
