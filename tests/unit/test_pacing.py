@@ -112,6 +112,25 @@ def test_a_full_chat_holds_nobody_else() -> None:
     assert answer.again_at == 1.0
 
 
+def test_bursts_stay_under_every_limit() -> None:
+    """A hundred sends, or twenty changes of one card, wanted at once, are spread as allowed."""
+    for calls in (
+        [Call("send", chat=f"chat{n}") for n in range(100)],
+        [Call("replace", card="one", card_calls=2) for _ in range(20)],
+    ):
+        judge, spent, now = Judge(), Spent(), 0.0
+        waiting = [Wish(n, call, Rank.FINAL, 0.0) for n, call in enumerate(calls)]
+        while waiting:
+            answer = grant(spent, waiting, now, LIMITS)
+            spent = answer.spent
+            for wish in answer.now:
+                waiting.remove(wish)
+                judge.see(wish.call, now)
+            now = max(answer.again_at or now, now + 1e-6)
+        assert judge.refused == 0
+        assert now < 6
+
+
 def test_an_api_on_hold_waits_for_the_platforms_time() -> None:
     """What the platform asked to wait for is waited for, and other APIs go on."""
     spent = hold(hold(Spent(), "stream", 7.0), "stream", 3.0)
