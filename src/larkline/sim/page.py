@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,8 @@ class Watcher:
 class Page:
     """Serves the page and streams changes to every open one."""
 
-    def __init__(self, world: World, cards: Cards) -> None:
+    def __init__(self, world: World, cards: Cards, connections: Callable[[], int]) -> None:
+        self._connections = connections
         self.views = Views(world, cards)
         self._world = world
         self._cards = cards
@@ -71,7 +73,7 @@ class Page:
         for watcher in self._watchers:
             if kind in ("message", "card") and name:
                 watcher.messages[name] = None
-            elif kind == "world":
+            elif kind in ("world", "link"):
                 watcher.world = True
             else:
                 continue
@@ -96,7 +98,10 @@ class Page:
         )
 
     async def _show_world(self, request: web.Request) -> web.Response:
-        return web.json_response(self.views.world())
+        return web.json_response(self._everything())
+
+    def _everything(self) -> Json:
+        return {**self.views.world(), "connections": self._connections()}
 
     async def _messages(self, request: web.Request) -> web.Response:
         found = self._world.in_chat(request.match_info["chat"])[-SHOWN:]
@@ -129,7 +134,7 @@ class Page:
         watcher.woken.clear()
         names, watcher.messages = watcher.messages, {}
         world, watcher.world = watcher.world, False
-        changes: list[Json] = [{"kind": "world", **self.views.world()}] if world else []
+        changes: list[Json] = [{"kind": "world", **self._everything()}] if world else []
         for name in names:
             view = self.views.message(self._world.messages[name])
             changes.append({"kind": "message", "message": view})

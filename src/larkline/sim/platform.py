@@ -84,7 +84,7 @@ class Platform:
             self.world.p2p(user.user_id, app_id)
         everyone = {user.user_id for user in self.users}
         self.group = self.world.add_group("研发讨论组", everyone, {app_id})
-        self.page = Page(self.world, self.cards)
+        self.page = Page(self.world, self.cards, lambda: len(self.connections.links))
         self._control = Control(self)
         self._changes = asyncio.Event()
         self._runner: web.AppRunner | None = None
