@@ -30,7 +30,7 @@ class Judge:
         limits += [("card", call.card, 10, 1.0)] if call.card else []
         for kind, name, most, seconds in limits:
             times = self.seen[(kind, name, seconds)]
-            while times and times[0] <= now - seconds:
+            while times and times[0] <= now - seconds + 1e-9:
                 times.popleft()
             for _ in range(call.card_calls if kind == "card" else 1):
                 times.append(now)
