@@ -83,6 +83,15 @@ def descendants(root: int) -> list[int]:
     return found
 
 
+def children(pid: int) -> list[int]:
+    """Children of a process with one thread; quicker than `descendants` where the kernel can."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:  # not every kernel has it
+        return [child for child, parent in parents().items() if parent == pid]
+
+
 def place(path: str, text: str, *, exclusive: bool = False) -> None:
     """Write a file whole or not at all; `exclusive` fails if it is there."""
     fresh = f"{path}.{os.getpid()}"
@@ -281,7 +290,8 @@ class Guard:
         if not os.read(self.ask, 2):
             return  # bubblewrap failed; its exit follows
         os.close(self.ask)
-        inner = [pid for pid in descendants(self.child) if self.is_second(pid)]
+        inits = children(self.child)
+        inner = [pid for init in inits for pid in children(init) if self.is_second(pid)]
         if self.reason or not inner:
             self.reason = self.reason or "start_failed"
             self.killed_at = time.monotonic()
