@@ -263,3 +263,40 @@ async def test_click_answers() -> None:
         assert outcome.code == 200340
         await p.clock.advance(30000)
         assert len(outcome.delivery.pushes) == 1
+
+
+async def test_anything_can_be_pushed() -> None:
+    """Bytes that are no frame, unknown event types and broken bodies go out as told."""
+    async with Platform() as p, wire_client(p) as client:
+        await p.connected()
+        assert p.connections.send_raw(b"no frame") == 1
+        assert await client.socket.receive_bytes(timeout=5) == b"no frame"
+        p.deliveries.submit(p.app, "larkline.invented_v1", {"x": 1})
+        frame, event = await client.event()
+        assert event["header"]["event_type"] == "larkline.invented_v1"
+        await client.ack(frame)
+        broken = p.deliveries.submit_body(p.app, "ev", "im.message.receive_v1", b"{broken")
+        frame = await client.frame()
+        assert frame.payload == b"{broken"
+        await client.ack(frame)
+        await p.until(lambda: broken.state == "acked")
+
+
+async def test_latency_acks_and_drops_as_told() -> None:
+    """Late and ignored acks lead to another push; the late ack is noted as such."""
+    async with Platform() as p, wire_client(p) as client:
+        p.faults.ack_delay = 4
+        late = p.people.send("lin", "late").delivery
+        assert late is not None
+        await client.ack((await client.event())[0])
+        await p.clock.advance(5)
+        await p.until(lambda: late.pushes[0].late)
+        assert late.state == "pending"
+        p.faults.clear()
+        p.faults.ignore_acks = 1
+        ignored = p.people.send("lin", "ignored").delivery
+        assert ignored is not None
+        await client.ack((await client.event())[0])
+        await p.until(lambda: p.faults.ignore_acks == 0)
+        await p.clock.advance(3.1)
+        assert ignored.rung == 1

@@ -151,6 +151,7 @@ class Deliveries:
         """An ack frame came in; false when it belongs to no push."""
         if self._faults.ignore_acks > 0:
             self._faults.ignore_acks -= 1
+            self._changed("ack", "")
             return True
         if self._faults.ack_delay > 0:
             delay = self._faults.ack_delay

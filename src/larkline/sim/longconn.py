@@ -152,6 +152,13 @@ class LongConnections:
                 await self._end(link, WSCloseCode.GOING_AWAY)
         return len(links)
 
+    def send_raw(self, data: bytes, app_id: str | None = None) -> int:
+        """Send any bytes as a binary message on every connection; returns how many."""
+        links = [link for link in self.links.values() if app_id in (None, link.app_id)]
+        for link in links:
+            link.send_bytes(data)
+        return len(links)
+
     def half_open(self) -> int:
         """Let every connection of now go dead without a word; returns how many."""
         for link in self.links.values():

@@ -146,7 +146,7 @@ class Rest:
             self._note(at, started, name, ask, -1, 0, "no answer")
             if request.transport is not None:
                 request.transport.abort()
-            raise asyncio.CancelledError from None
+            return web.Response()
         self._note(at, started, name, ask, body.get("code", -1), status, body.get("msg", ""))
         return self._answer(body, status, headers)
 
