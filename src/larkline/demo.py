@@ -154,7 +154,9 @@ async def _exchange(platform: Platform, language: Language, prompt: str) -> None
     _say("🤖 " + platform.text(reply).replace("\n", "\n   "))
     pushes = [push for d in platform.deliveries_of(sent.message) for push in d.pushes]
     acked = next((push.acked_at for push in pushes if push.acked_at is not None), began)
-    first = next((r.at for r in card.revisions if r.text.strip("… \n")), reply.created)
+    # A card without an answer yet shows an ellipsis in its first line.
+    spoken = (r.at for r in card.revisions if r.text.partition("\n")[0].strip(" …"))
+    first = next(spoken, reply.created)
     _say(
         text(
             language,
