@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,34 +16,11 @@ from larkline.agents.probing import probe
 from larkline.agents.sweeping import new_instance
 from larkline.domain.events import AgentEvent, Ended, TextDelta, TextDone
 from larkline.domain.model import ConversationId, SessionId
-from larkline.ports import Agent, AgentSpec, TranscriptKey, Transcripts
+from larkline.ports import Agent, AgentSpec, Transcripts
 from larkline.sim.model import OfflineModel
+from larkline.stores.memory import MemoryStore
 
-SECRET = "sk-upstream-secret-that-no-agent-may-see"  # noqa: S105
-
-
-class KeptTranscripts:
-    """The plainest `Transcripts`: a dict. The stores' own tests say whether it is like them."""
-
-    def __init__(self) -> None:
-        self.kept: dict[TranscriptKey, list[dict[str, object]]] = {}
-
-    async def append(self, key: TranscriptKey, entries: Sequence[Mapping[str, object]]) -> None:
-        have = self.kept.setdefault(key, [])
-        known = {each.get("uuid") for each in have if each.get("uuid")}
-        have.extend(dict(each) for each in entries if each.get("uuid") not in known)
-
-    async def load(self, key: TranscriptKey) -> list[dict[str, object]] | None:
-        return self.kept.get(key)
-
-    async def sessions(self, project: str) -> list[tuple[SessionId, float]]:
-        return [(SessionId(s), 0.0) for p, s, sub in self.kept if p == project and not sub]
-
-    async def subpaths(self, project: str, session: SessionId) -> list[str]:
-        return [sub for p, s, sub in self.kept if (p, s) == (project, session) and sub]
-
-    async def delete(self, key: TranscriptKey) -> None:
-        self.kept.pop(key, None)
+SECRET = "sk-upstream-secret-that-no-agent-may-see"
 
 
 @dataclass
@@ -80,11 +57,11 @@ async def world(base: Path, transcripts: Transcripts | None = None) -> AsyncIter
     agents_root.mkdir()
     (base / "resumes").mkdir()
     isolation = await probe("auto", agents_root)
-    async with OfflineModel(key=SECRET) as model:
-        async with Broker(Upstream(model.url, api_key=SECRET)) as broker:
-            yield World(
-                base, model, broker, transcripts or KeptTranscripts(), isolation, agents_root
-            )
+    async with (
+        OfflineModel(key=SECRET) as model,
+        Broker(Upstream(model.url, api_key=SECRET)) as broker,
+    ):
+        yield World(base, model, broker, transcripts or MemoryStore(), isolation, agents_root)
 
 
 def spec(conversation: str = "c0ffee0123456789", resume: SessionId | None = None) -> AgentSpec:

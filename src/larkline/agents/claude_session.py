@@ -13,7 +13,7 @@ import logging
 import re
 import warnings
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -226,7 +226,7 @@ class ClaudeAgent:
 
     # Turns
 
-    async def turn(self, prompt: str, prompt_uuid: str) -> AsyncIterator[AgentEvent]:
+    async def turn(self, prompt: str, prompt_uuid: str) -> AsyncGenerator[AgentEvent, None]:
         """See `Agent`."""
         client = self._client
         if self._buffer is not None:

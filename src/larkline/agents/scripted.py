@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
@@ -205,7 +205,7 @@ class ScriptedAgent:
         """See `Agent`: there is no process."""
         return None
 
-    async def turn(self, prompt: str, prompt_uuid: str) -> AsyncIterator[AgentEvent]:
+    async def turn(self, prompt: str, prompt_uuid: str) -> AsyncGenerator[AgentEvent, None]:
         """See `Agent`."""
         if self._player is not None:
             raise RuntimeError("the agent is in a turn")
