@@ -79,9 +79,8 @@ READS = {
     "shadow": "cat /etc/shadow && echo the-secret-of-another",
     "home": "ls -A /root /home /srv /mnt /media 2>/dev/null | grep -v : | grep . "
     "&& echo the-secret-of-another",
-    "inherited descriptors": "for f in /proc/self/fd/*; do cat <$f & done 2>/dev/null; sleep 0.2; "
-    "kill %1 %2 %3 2>/dev/null; "
-    "ls -l /proc/self/fd | grep {base}/lark && echo the-secret-of-another",
+    "inherited descriptors": "ls -l /proc/$$/fd/ | grep -v -e pipe: -e /dev/null -e /opt/claude "
+    "-e total && echo the-secret-of-another",
 }
 
 

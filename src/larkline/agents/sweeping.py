@@ -20,6 +20,7 @@ from larkline.agents.processes import all_gone, carrying, inside, kill, living, 
 PR_SET_CHILD_SUBREAPER: Final = 36
 GRACE_SECONDS: Final = 1.0
 """Guards end by themselves within 0.5 s of their gateway's end; after this they are killed."""
+KILL_SECONDS: Final = 5.0
 STALE_SECONDS: Final = 600.0
 """Age from which a folder that nobody owns is removed while larkline runs."""
 
@@ -42,10 +43,11 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep ended and removed; `failed` are folders that would not go."""
+    """What a sweep found and removed; `left` are processes, `failed` folders that would not go."""
 
     processes: int = 0
     folders: int = 0
+    left: tuple[int, ...] = ()
     failed: tuple[Path, ...] = ()
 
 
@@ -99,22 +101,31 @@ async def sweep(
     there is goes (the caller holds the data directory's lock); later only what is old enough not to
     be in the making. Repeatable. Takes over `GRACE_SECONDS` only if it finds processes.
     """
-    ended = await _sweep_processes(instance, agents_root, live)
+    found, left = await _sweep_processes(instance, agents_root, live)
     doomed = await asyncio.to_thread(_unowned, agents_root, resume_root, live, at_start)
     failed = tuple([path for path in doomed if not await asyncio.to_thread(remove_folder, path)])
-    return Swept(ended, len(doomed) - len(failed), failed)
+    return Swept(found, len(doomed) - len(failed), left, failed)
 
 
-async def _sweep_processes(instance: Instance, agents_root: Path, live: Collection[str]) -> int:
+async def _sweep_processes(
+    instance: Instance, agents_root: Path, live: Collection[str]
+) -> tuple[int, tuple[int, ...]]:
     unowned = await asyncio.to_thread(_unowned_processes, instance, agents_root, live)
     if not unowned:
-        return 0
+        return 0, ()
     await all_gone(unowned, GRACE_SECONDS)
-    still = await asyncio.to_thread(_unowned_processes, instance, agents_root, live)
-    kill(still)
-    await all_gone(still, GRACE_SECONDS)
-    collect(still)
-    return len(unowned | still)
+    seen = set(unowned)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + KILL_SECONDS
+    # Again and again, because one may have started another just before it was killed.
+    while still := await asyncio.to_thread(_unowned_processes, instance, agents_root, live):
+        seen |= still
+        if loop.time() >= until:
+            break
+        kill(still)
+        await all_gone(still, until - loop.time())
+        collect(still)
+    return len(seen), tuple(sorted(still))
 
 
 def _unowned_processes(instance: Instance, agents_root: Path, live: Collection[str]) -> set[int]:
