@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from larkline.chats.scripted import Method, ScriptedChat, Shown
-from larkline.domain.errors import Transient
+from larkline.domain.errors import LarklineError, Transient
 from larkline.domain.model import (
     CardId,
     CardView,
@@ -32,7 +32,8 @@ from larkline.domain.model import (
 )
 from larkline.ports import CardField
 from larkline.stages.outbox import Outbox, OutboxSettings
-from larkline.stores.memory import Disk, MemoryStore
+from larkline.stores.memory import MemoryStore
+from larkline.stores.memory_disk import Disk
 
 T = TypeVar("T")
 EPOCH = 1_700_000_000.0
@@ -83,7 +84,7 @@ class SlowChat(ScriptedChat):
     def __init__(self, latency: float = 0.05) -> None:
         super().__init__(now=wall)
         self.latency = latency
-        self.under_way = 0
+        self.refused: list[LarklineError] = []
         self.together: dict[CardId, int] = {}
         self.most_together = 0
 
@@ -96,6 +97,9 @@ class SlowChat(ScriptedChat):
             result = await call()
             await asyncio.sleep(self.latency / 2)
             return result
+        except LarklineError as exc:
+            self.refused.append(exc)
+            raise
         finally:
             if card is not None:
                 self.together[card] -= 1

@@ -107,6 +107,50 @@ def test_the_status_moves_while_nothing_is_said() -> None:
     play(story())
 
 
+def test_the_status_moves_while_text_streams_without_a_pause() -> None:
+    """A flowing text gives way to the status now and then; other words come within a second."""
+
+    async def story() -> None:
+        async with World() as world:
+            claim, answer = await world.claim(), Answer("")
+            async with world.open(claim, answer) as revised:
+                for tenth in range(300):
+                    answer.text += f"{tenth} "
+                    answer.status = f"Answering · {tenth // 10} s"
+                    revised()
+                    await asyncio.sleep(0.1)
+                (card,) = world.chat.cards.values()
+                fields = [each.field for each in card.revisions]
+                assert 5 <= fields.count("status") <= 20
+                assert fields.count("text") > 80
+                answer.status = "Running Bash · 30 s"
+                revised()
+                await asyncio.sleep(1.5)
+                assert card.status == "Running Bash · 30 s"
+
+    play(story())
+
+
+def test_a_reply_that_is_opened_again_goes_on_in_its_own_cards() -> None:
+    """A second try of a turn follows the first one's card, after its last call."""
+
+    async def story() -> None:
+        async with World() as world:
+            claim, answer = await world.claim(), Answer("first try")
+            async with world.open(claim, answer):
+                await asyncio.sleep(0.12)
+            answer.text = "second try"
+            async with world.open(claim, answer):
+                await world.chat.until(lambda: world.texts(claim)[-1:] == ["second try"], 10)
+            await world.settle(claim, Final("done"))
+            await world.settled()
+            assert world.texts(claim).count("done") == 1
+            assert world.chat.most_together == 1
+            assert not any(card.live for card in world.chat.cards.values() if card.message)
+
+    play(story())
+
+
 def test_a_live_card_is_replaced_at_nine_minutes() -> None:
     """Rotation is by timer: also an answer that says nothing moves before the platform's limit."""
 
@@ -429,6 +473,8 @@ def test_a_restart_at_any_moment_shows_every_answer_once(
             assert [text for text in texts if text in pages] == pages, (step, len(texts))
             extra = [text for text in texts if text not in pages]
             assert all("card" in text for text in extra), (step, extra)
+            assert world.chat.refused == [], step
+            assert len(texts) == len({each.key for each in world.chat.shown})
             return done
 
     steps = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
@@ -14,7 +15,7 @@ from larkline.domain.model import CardView, Part, ReplyId
 from larkline.policy.pacing import Rank
 from larkline.ports import CardField
 from larkline.stages.outbox.post import Post
-from larkline.stages.outbox.settings import Desk
+from larkline.stages.outbox.settings import Desk, OutboxSettings
 from larkline.texts import text
 
 log = structlog.get_logger()
@@ -24,16 +25,28 @@ Look = Callable[[], CardView]
 """How the answer looks now; its text is the whole answer."""
 
 
+_TEXTS_PER_STATUS = 8
+
+
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """What the live card shows, and when that was set (loop time)."""
+    """What the live card shows, and when that was set (loop time).
+
+    `texts` counts the text refreshes since the status was shown, `failures` those in a row.
+    """
 
     text: str
     status: str
     opened_at: float
     refreshed_at: float
     text_at: float = float("-inf")
+    texts: int = 0
     failures: int = 0
+
+    def status_due_at(self, status: str, settings: OutboxSettings) -> float:
+        """When a new status may be shown: sooner if it says something else than the time."""
+        other_words = _words(status) != _words(self.status)
+        return self.refreshed_at + (settings.phase_gap if other_words else settings.status_gap)
 
 
 class LiveReply:
@@ -42,8 +55,12 @@ class LiveReply:
     Never fails: where the platform refuses, the live view ends and the final does without it.
     """
 
-    def __init__(self, desk: Desk, reply: ReplyId, look: Look) -> None:
+    def __init__(
+        self, desk: Desk, reply: ReplyId, look: Look, before: LiveReply | None = None
+    ) -> None:
+        """`before` followed the same reply and may still be at its last call."""
         self._desk = desk
+        self._before = before
         self._reply = reply
         self._look = look
         self._changed = asyncio.Event()
@@ -86,6 +103,9 @@ class LiveReply:
             self._look = _nothing
 
     async def _follow(self) -> None:
+        if self._before is not None:
+            await self._before.finished()
+            self._before = None
         reply = await self._desk.store.live(self._reply)
         if reply is None:
             return
@@ -138,7 +158,7 @@ class LiveReply:
         if page != shown.text:
             due_at, waits_for_news = shown.text_at + settings.text_gap, False
         elif view.status != shown.status:
-            due_at, waits_for_news = shown.refreshed_at + settings.status_gap, True
+            due_at, waits_for_news = shown.status_due_at(view.status, settings), True
         else:
             due_at, waits_for_news = rotate_at, True
         if now < due_at:
@@ -157,7 +177,11 @@ class LiveReply:
 
         def newest() -> tuple[CardField, str]:
             view = self._page(part.page)
-            return ("status", view.status) if view.text == shown.text else ("text", view.text)
+            # Text that never pauses would leave the status as it was: now and then it gives way.
+            overdue = view.status != shown.status and shown.texts >= _TEXTS_PER_STATUS
+            if view.text == shown.text or overdue:
+                return "status", view.status
+            return "text", view.text
 
         handicap = self._desk.settings.status_handicap if status_only else 0.0
         since = shown.refreshed_at
@@ -169,8 +193,11 @@ class LiveReply:
             return post.parts[part.ordinal], replace(shown, failures=failures)
         now = _clock()
         if field == "status":
-            return part, replace(shown, status=said, refreshed_at=now, failures=0)
-        return part, replace(shown, text=said, text_at=now, refreshed_at=now, failures=0)
+            return part, replace(shown, status=said, refreshed_at=now, texts=0, failures=0)
+        texts = shown.texts + 1
+        return part, replace(
+            shown, text=said, text_at=now, refreshed_at=now, texts=texts, failures=0
+        )
 
     async def _rotate(self, post: Post, part: Part) -> tuple[Part, _Shown]:
         """A new card takes the page over; the old one points to it."""
@@ -247,6 +274,10 @@ def _nothing() -> CardView:
 def backoff(failures: int, retry_after: float | None, longest: float) -> float:
     """Seconds to wait after so many failures in a row: what the platform says, or 1, 2, 4 ..."""
     return float(min(longest, 2.0 ** min(failures - 1, 10))) if retry_after is None else retry_after
+
+
+def _words(status: str) -> str:
+    return re.sub(r"[\d:]+", "", status)
 
 
 def _clock() -> float:

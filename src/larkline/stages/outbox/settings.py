@@ -19,9 +19,10 @@ Observe = Callable[[str], None]
 class OutboxSettings:
     """Times in seconds.
 
-    `text_gap` and `status_gap`: the least time between two refreshes of a card. `rotate_after`: the
-    age at which a live card is replaced; the platform ends streaming at 600. `key_lives`: how long
-    a send may be repeated under its key without looking first; the platform says an hour.
+    `text_gap`, `phase_gap` and `status_gap`: the least time between two refreshes of a card for a
+    new text, for a status with other words, and for one with other figures only. `rotate_after`:
+    the age at which a live card is replaced; the platform ends streaming at 600. `key_lives`: how
+    long a send may be repeated under its key without looking first; the platform says an hour.
     `give_up_after`: a reply that could not be delivered for so long is given up.
     `call_timeout`: the longest a platform call may take, whatever the chat's own deadlines.
     `at_once`: replies delivered side by side. `sequence_block`: card sequences saved in advance.
@@ -29,12 +30,13 @@ class OutboxSettings:
 
     language: Language = "zh"
     text_gap: float = 0.2
+    phase_gap: float = 1.0
     status_gap: float = 5.0
     status_handicap: float = 3.0
     rotate_after: float = 540.0
     key_lives: float = 3300.0
     give_up_after: float = 86_400.0
-    call_timeout: float = 60.0
+    call_timeout: float = 30.0
     longest_backoff: float = 60.0
     at_once: int = 64
     sequence_block: int = 500

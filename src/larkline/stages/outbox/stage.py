@@ -89,7 +89,7 @@ class Outbox:
         `look` is called when there is room to show what it gives. Neither entering nor `revised`
         waits for the platform. The final, delivered once the turn is settled, takes the parts over.
         """
-        live = LiveReply(self._desk, claim.reply, look)
+        live = LiveReply(self._desk, claim.reply, look, self._live.get(claim.reply))
         if self._group is None:
             log.info("no live view: the outbox does not run", reply=claim.reply)
             yield live.revised
