@@ -164,6 +164,7 @@ class Gateway:
             carry_out=commands.carry_out,
             bot=lambda: chat.connection().bot,
             wake=self._wake,
+            settle_in=self._scheduler.settle_in,
         )
         self._gauges()
 

@@ -39,6 +39,8 @@ class Desk:
         self.running: set[ConversationId] = set()
         self.stopped: list[ConversationId] = []
         self.woken = 0
+        self.now = 0.0
+        self.held_up = 0
         commands = Commands(
             Actions(
                 is_running=lambda conversation: conversation in self.running,
@@ -57,6 +59,8 @@ class Desk:
             carry_out=commands.carry_out,
             bot=lambda: self.bot,
             wake=self._wake,
+            settle_in=self._settle_in,
+            clock=lambda: self.now,
         )
 
     def _stop(self, conversation: ConversationId) -> bool:
@@ -71,6 +75,9 @@ class Desk:
 
     def _wake(self) -> None:
         self.woken += 1
+
+    def _settle_in(self) -> None:
+        self.held_up += 1
 
     async def claims(self) -> list[Claim]:
         found = []
@@ -235,3 +242,14 @@ async def test_odd_clicks_get_a_toast(value: dict[str, object] | str) -> None:
     toast = await Desk().intake.receive(click(value))
     assert toast is not None
     assert toast.kind in ("warning", "info")
+
+
+async def test_a_late_message_lets_its_neighbours_settle_in() -> None:
+    """Only a message that was held up makes starts wait; a command never does."""
+    desk = Desk()
+    desk.now = 1000.0
+    await desk.intake.receive(message(created_at=999.0))
+    await desk.intake.receive(message("/help", created_at=900.0))
+    assert desk.held_up == 0
+    await desk.intake.receive(message(created_at=900.0))
+    assert desk.held_up == 1

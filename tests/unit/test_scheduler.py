@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from stage_kit import answers, message, scheduling, until
 
@@ -44,7 +45,8 @@ class Gate:
         self.order.append(claim.turn.prompt)
         try:
             free = asyncio.ensure_future(self.free.wait())
-            await asyncio.wait({free, stop}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {free, stop}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             free.cancel()
         finally:
             self.running.discard(claim.turn.conversation)
@@ -178,3 +180,17 @@ async def test_a_full_queue_refuses_with_a_notice() -> None:
     verdict = Verdict(Standing.TURN, turn=NewTurn(TurnKind.PROMPT, "x"), limits=limits, busy=busy)
     assert (await store.accept(sixth, verdict)).standing is Standing.REFUSED
     assert [reply.final.text for reply in await answers(store)] == ["busy"]
+
+
+async def test_late_messages_start_in_the_order_in_which_they_were_written() -> None:
+    """After an outage the newest may come first: starts wait a moment, then go by age."""
+    store, gate = MemoryStore(), Gate()
+    gate.free.set()
+    async with scheduling(store, gate.run) as scheduler:
+        for age in (3, 1, 2):
+            scheduler.settle_in()
+            await store.accept(message(created_at=float(age)), prompt(str(age)))
+            scheduler.wake()
+            await asyncio.sleep(0.02)
+        await until(lambda: settled(store))
+    assert gate.order == ["1", "2", "3"]

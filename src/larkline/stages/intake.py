@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, assert_never
@@ -36,6 +37,9 @@ JudgeCommand = Callable[[Inbound, str, QueueLimits, NewNotice], Awaitable[Verdic
 CarryOut = Callable[[Inbound, str], None]
 
 _HELD_AT_ONCE = 100
+_LATE = 2.0
+"""A message this many seconds old was held up (an outage, a redelivery): its neighbours may have
+been too, and the platform keeps no order then."""
 
 
 class IntakeStore(TurnQueue, Inbox, Protocol):
@@ -55,7 +59,10 @@ class IntakeSettings:
 
 
 class Intake:
-    """Judges and stores what a chat delivers; `wake` tells the stages that something is there."""
+    """Judges and stores what a chat delivers.
+
+    `wake` tells the stages that something is there, `settle_in` that it was late.
+    """
 
     def __init__(
         self,
@@ -66,6 +73,8 @@ class Intake:
         carry_out: CarryOut,
         bot: Callable[[], UserId | None],
         wake: Callable[[], None],
+        settle_in: Callable[[], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -73,6 +82,8 @@ class Intake:
         self._carry_out = carry_out
         self._bot = bot
         self._wake = wake
+        self._settle_in = settle_in
+        self._clock = clock
 
     async def receive(self, event: ChatEvent) -> Toast | None:
         """Store what the event means; durable on return. Raises: StoreError (deliver again)."""
@@ -124,6 +135,8 @@ class Intake:
         )
         if verdict.standing is Standing.ANSWERED and inbound.text is not None:
             self._carry_out_if_admitted(inbound, prompt)
+        elif self._clock() - inbound.created_at > _LATE:
+            self._settle_in()
         self._wake()
 
     def _carry_out_if_admitted(self, inbound: Inbound, prompt: str) -> None:

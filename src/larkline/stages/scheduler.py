@@ -38,6 +38,10 @@ _BEFORE_POSITION = 1.0
 """A turn that starts within this many seconds is not told its position."""
 _NOTICE_GAP = 60.0
 """At most one position notice a conversation in this many seconds."""
+_SETTLING = 0.3
+"""After a late message nothing starts for so long: what was sent before it may come behind it."""
+_SETTLING_AT_MOST = 2.0
+"""However many late messages come, starts wait no longer than this."""
 _ANNOUNCED_AT_ONCE = 50
 _AFTER_INTERRUPT = 12.0
 """How long interrupted turns may take to end: 5 s by themselves, then the guard ends them."""
@@ -81,10 +85,19 @@ class Scheduler:
         self._taking = asyncio.Lock()
         self._closing = False
         self._noticed: dict[ConversationId, float] = {}
+        self._settling_since = 0.0
+        self._not_before = 0.0
 
     def wake(self) -> None:
         """Something may be there to start."""
         self._changed.set()
+
+    def settle_in(self) -> None:
+        """A message came late: give those that belong before it a moment to come too."""
+        now = time.monotonic()
+        if now >= self._not_before:
+            self._settling_since = now
+        self._not_before = min(now + _SETTLING, self._settling_since + _SETTLING_AT_MOST)
 
     def running_since(self, conversation: ConversationId) -> float | None:
         """When the conversation's running turn began (monotonic); None if none runs."""
@@ -111,8 +124,9 @@ class Scheduler:
             while True:
                 self._changed.clear()
                 try:
-                    await self._fill(group)
-                    patience = await self._announce()
+                    patience = await self._fill(group)
+                    if patience is None:
+                        patience = await self._announce()
                 except StoreError as exc:
                     log.warning("scheduler can't read the store", error=str(exc))
                     patience = _STORE_RETRY[-1]
@@ -142,14 +156,18 @@ class Scheduler:
             return False
         return True
 
-    async def _fill(self, group: asyncio.TaskGroup) -> None:
+    async def _fill(self, group: asyncio.TaskGroup) -> float | None:
+        """Start what may start; the seconds to wait if something else has to come first."""
         while True:
             async with self._taking:
                 if self._closing or len(self._running) >= self._limit():
-                    return
+                    return None
+                settling = self._not_before - time.monotonic()
+                if settling > 0:
+                    return settling
                 claim = await self._queue.take()
                 if claim is None:
-                    return
+                    return None
                 stop: Stop = asyncio.get_running_loop().create_future()
                 turn = _Running(claim, stop, time.monotonic())
                 self._running[claim.turn.conversation] = turn
