@@ -169,11 +169,14 @@ async def test_every_message_once_in_order(gateway: Gateway) -> None:
     await gateway.start()
     groups = [platform.add_group(f"g{n}", platform.users) for n in range(5)]
     platform.deliveries.hold()
-    sent = [
-        platform.people.send(platform.users[0], f"[[text:answer {n}]]", chat=group, mention=True)
-        for n in range(4)
-        for group in groups
-    ]
+    sent = []
+    for n in range(4):
+        words = f"[[text:answer {n}]]"
+        sent += [
+            platform.people.send(platform.users[0], words, chat=group, mention=True)
+            for group in groups
+        ]
+        await asyncio.sleep(0.005)  # the platform's times are whole milliseconds
     await asyncio.sleep(2.2)  # the gateway goes by its own clock: younger ones count as fresh
     platform.deliveries.release(shuffle=True, copies=2)
     for each in sent:
