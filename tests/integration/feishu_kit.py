@@ -11,7 +11,7 @@ from larkline.chats.feishu.chat import FeishuChat
 from larkline.chats.feishu.settings import Bounds, FeishuSettings
 from larkline.domain.model import ChatEvent, Click, Toast
 from larkline.lifecycle import running
-from larkline.sim.platform import APP_ID, APP_SECRET
+from larkline.sim.platform import APP_ID, APP_SECRET, Platform
 
 QUICK = Bounds(
     ping=(0.1, 0.1),
@@ -73,3 +73,14 @@ async def running_chat(
         running("chat", chat.run(inbox.receive)),
     ):
         yield chat
+
+
+async def works(platform: Platform, inbox: Inbox) -> None:
+    """A message of now arrives and is acknowledged."""
+    before = len(inbox.events)
+    await platform.connected()
+    sent = platform.people.send(platform.users[0], "still there?")
+    await inbox.until(before + 1)
+    assert sent.delivery is not None
+    delivery = sent.delivery
+    await until(lambda: delivery.state == "acked")

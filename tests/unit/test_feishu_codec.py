@@ -226,6 +226,7 @@ DEEP_VALUE = json.dumps(body(click("X"), "card.action.trigger")).replace(
         DEEP_VALUE.encode(),
         b'{"header": {"event_type": "im.message.receive_v1", "event_id": NaN}}',
         b'{"header": []}',
+        json.dumps(body()).replace('"tenant_key": "t"', '"tenant_key": NaN').encode(),
         b'{"a": ' + b"9" * 5000 + b"}",
         json.dumps(body(message("text", {"text": 7}))).encode(),
         json.dumps(body(message("text", ["x"]))).encode(),

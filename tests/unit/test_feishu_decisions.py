@@ -60,6 +60,8 @@ def test_a_sensible_config_is_honoured() -> None:
     config = {"PingInterval": 30, "ReconnectInterval": 20, "ReconnectCount": 1}
     before = bounded(Cadence(), BOUNDS)
     assert configured(before, config, BOUNDS) == Cadence(30, 20, before.nonce)
+    nothing = {"PingInterval": float("nan"), "ReconnectInterval": True, "ReconnectNonce": "3"}
+    assert configured(Cadence(30, 20, 7), nothing, BOUNDS) == Cadence(30, 20, 7)
 
 
 @given(st.integers(0, 10**6), CHANCE)

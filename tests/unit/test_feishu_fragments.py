@@ -65,6 +65,14 @@ def test_too_many_bytes_are_refused() -> None:
         fragments.add("e", 3, 1, b"x", 0.0)
 
 
+def test_a_repeated_piece_counts_once_against_the_bound() -> None:
+    """Redeliveries of the same piece don't fill the bound."""
+    fragments = Fragments()
+    for _ in range(5):
+        assert fragments.add("e", 2, 0, bytes(MAX_EVENT_BYTES // 2), 0.0) is None
+    assert fragments.add("e", 2, 1, b"x", 0.0) is not None
+
+
 def test_many_unfinished_events_stay_bounded() -> None:
     """Over the bound on events or bytes the oldest go first; the newest can be finished."""
     fragments = Fragments()

@@ -32,6 +32,7 @@ Observe = Callable[[str, int, float], None]
 NO_CODE = -1
 """No business code came: time-out, cut, or an answer that is not the platform's."""
 
+MAX_TOKEN_SECONDS = 7200
 LIST_PAGE = 50
 MAX_LIST_PAGES = 40
 
@@ -258,7 +259,7 @@ class Api:
         secret, seconds = done.body.get("tenant_access_token"), done.body.get("expire")
         if not isinstance(secret, str) or not secret or not isinstance(seconds, int | float):
             raise Transient(f"{api}: an answer without a token", retry_after=10.0)
-        return granted(secret, max(0.0, float(seconds)), began)
+        return granted(secret, float(max(0.0, min(seconds, MAX_TOKEN_SECONDS))), began)
 
     def _answer(self, api: str, done: _Exchange, *, write: bool) -> Answer:
         error, msg = done.body.get("error"), done.body.get("msg")
