@@ -2,15 +2,23 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
 import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat
+from cryptography.x509.oid import NameOID
 from oneshot import ask
 from yarl import URL
 
@@ -57,17 +65,40 @@ async def world(
 @contextlib.asynccontextmanager
 async def upstream_of(
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[str]:
     """A scripted upstream; yields its base URL."""
     app = web.Application(client_max_size=64 << 20)
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """A server's TLS with a certificate that it gave itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "server.pem"
+    plain = serialization.NoEncryption()
+    pem.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, plain)
+        + certificate.public_bytes(Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return context
 
 
 async def test_streams_pass_byte_for_byte_and_at_once() -> None:
@@ -359,8 +390,11 @@ async def test_second_cut_in_a_row_ends_the_turn() -> None:
     """The CLI may try again after one cut in mid-stream; after a second it gets a final 502."""
     async with world() as w:
         for prompt in ("[[cut:2]]", "[[text:ok]]", "[[rst:2]]", "[[cut:2]]"):
-            with contextlib.suppress(aiohttp.ClientPayloadError):
+            if "ok" in prompt:
                 assert (await w.post(prompt))[0] == 200
+                continue
+            with pytest.raises(aiohttp.ClientPayloadError):  # never an end that looks whole
+                await w.post(prompt)
         status, headers, _ = await w.post("[[text:x]]")
         assert (status, headers["x-should-retry"]) == (502, "false")
         report = w.broker.turn_report(w.token)
@@ -431,6 +465,81 @@ async def test_kept_connections_that_the_upstream_closed_are_replaced() -> None:
             async with client.post(f"{broker.url}/v1/messages", json=body("x")) as answer:
                 assert answer.status == 200
     assert len(transports) == 3
+
+
+async def test_connections_are_bounded() -> None:
+    """Endless connections don't use up the gateway's descriptors; afterwards all is well."""
+    async with world() as w:
+        port = URL(w.broker.url).port
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(300)]
+        closed = [reader.at_eof() or await _ends(reader) for reader, _ in held[256:]]
+        assert all(closed)
+        assert not held[0][0].at_eof()
+        for _, writer in held:
+            writer.close()
+            await writer.wait_closed()
+        assert (await w.post("[[text:x]]"))[0] == 200
+
+
+async def _ends(reader: asyncio.StreamReader) -> bool:
+    return await asyncio.wait_for(reader.read(), 5) == b""
+
+
+async def test_unknown_certificates_are_refused(tmp_path: Path) -> None:
+    """An upstream whose certificate nobody vouches for never sees the key."""
+    seen: list[web.Request] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.append(request)
+        return web.json_response({})
+
+    async with (
+        upstream_of(handler, self_signed(tmp_path)) as url,
+        Broker(Upstream(url, api_key=KEY)) as broker,
+        aiohttp.ClientSession(headers={"x-api-key": broker.admit("a")}) as client,
+        client.post(f"{broker.url}/v1/messages", json=body("x")) as answer,
+    ):
+        assert url.startswith("https://")
+        assert answer.status == 502
+        assert "Certificate" in await answer.text()
+        assert not seen
+
+
+async def test_odd_headers_do_no_harm() -> None:
+    """Headers that are no UTF-8 are left out, a compressed request arrives decoded."""
+    seen: list[tuple[web.Request, bytes]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.append((request, await request.read()))
+        return web.json_response({})
+
+    async with upstream_of(handler) as url, Broker(Upstream(url)) as broker:
+        packed = gzip.compress(b"{}")
+        head = (
+            f"POST /v1/messages HTTP/1.1\r\nHost: x\r\nx-api-key: {broker.admit('a')}\r\n"
+            f"Content-Encoding: gzip\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nX-Good: 1\r\n"
+            f"Content-Length: {len(packed)}\r\nX-Odd: "
+        )
+        reader, writer = await asyncio.open_connection("127.0.0.1", URL(broker.url).port)
+        writer.write(head.encode() + b"\xff\xfe\r\n\r\n" + packed)
+        assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 200")
+        writer.close()
+        await writer.wait_closed()
+    request, content = seen[0]
+    assert content == b"{}"
+    assert "X-Good" in request.headers
+    assert not {"X-Odd", "X-Hop", "Content-Encoding"} & set(request.headers)
+
+
+async def test_counting_tokens_is_no_call_of_the_turn() -> None:
+    """`count_tokens` is forwarded and changes nothing in the turn's record."""
+    async with world() as w:
+        await w.post("[[status:529]]")
+        url = f"{w.broker.url}/v1/messages/count_tokens"
+        async with w.client.post(url, json=body("x"), headers={"x-api-key": w.token}) as answer:
+            assert (await answer.json())["input_tokens"] > 0
+        report = w.broker.turn_report(w.token)
+        assert (report.requests, report.failure) == (1, ModelFailure(529, None))
 
 
 async def test_too_large_bodies_are_refused() -> None:

@@ -137,19 +137,25 @@ async def test_cli_goes_on_after_odd_endings(tmp_path: Path, directive: str, res
     assert (run.result["is_error"], run.result["result"]) == (False, result)
 
 
-@pytest.mark.parametrize("directive", ["[[hang]]", "[[stall:2]]", "[[pings:2]][[every:0.05]]"])
-async def test_silence_lasts_until_the_client_goes(directive: str) -> None:
+@pytest.mark.parametrize(
+    ("directive", "pings"),
+    [("[[hang]]", 0), ("[[stall:2]]", 1), ("[[pings:2]][[every:0.02]]", 5)],
+)
+async def test_silence_lasts_until_the_client_goes(directive: str, pings: int) -> None:
     """A hanging answer never ends by itself, and the model knows when the client has gone."""
     async with OfflineModel() as model, aiohttp.ClientSession() as client:
         body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": directive}]}
+        got = bytearray()
 
         async def call() -> None:
             async with client.post(f"{model.url}/v1/messages", json=body) as answer:
-                await answer.read()
+                async for chunk in answer.content.iter_any():
+                    got.extend(chunk)
 
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(call(), 0.4)
         await model.until(lambda: model.endings.get(1) == "gone")
+        assert pings <= got.count(b"event: ping") <= pings**2
 
 
 async def test_deltas_keep_their_rate() -> None:

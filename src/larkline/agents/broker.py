@@ -18,14 +18,15 @@ from typing import Self
 
 from aiohttp import web
 
-from larkline.agents.account import Account, TurnReport
+from larkline.agents.account import Account, Tally, TurnReport
 from larkline.agents.relay import Patience, Relay, refusal
 from larkline.agents.upstream import Line, Upstream
 
 __all__ = ["Broker", "TurnReport", "Upstream"]
 
-_PATHS = ("/v1/messages", "/v1/messages/count_tokens")
+_MESSAGES, _COUNT_TOKENS = "/v1/messages", "/v1/messages/count_tokens"
 _BODY_LIMIT_BYTES = 40 << 20  # the API takes 32 MB and should say so itself
+_CONNECTIONS = 256  # a hostile agent must not use up the gateway's descriptors
 
 
 class Broker:
@@ -49,6 +50,7 @@ class Broker:
         self._accounts: dict[bytes, Account] = {}
         self._runner: web.AppRunner | None = None
         self._line: Line | None = None
+        self._listener: asyncio.Server | None = None
         self._url = ""
 
     @property
@@ -58,7 +60,7 @@ class Broker:
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=_BODY_LIMIT_BYTES)
-        for path in _PATHS:
+        for path in (_MESSAGES, _COUNT_TOKENS):
             app.router.add_post(path, self._forward)
         app.router.add_route("*", "/{path:.*}", self._refuse)
         self._line = Line(self._upstream, connect_seconds=self._connect_seconds)
@@ -67,8 +69,9 @@ class Broker:
         )
         self._runner = runner
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self._url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(self._connected, "127.0.0.1", 0)
+        self._url = f"http://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(
@@ -79,6 +82,8 @@ class Broker:
     ) -> None:
         for account in self._accounts.values():
             _end_calls(account)
+        if self._listener is not None:
+            self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
         if self._line is not None:
@@ -104,6 +109,14 @@ class Broker:
         """The agent's turn so far. Raises: KeyError for a token that is not admitted."""
         return self._accounts[_digest(token)].tally.report()
 
+    def _connected(self) -> asyncio.BaseProtocol:
+        """What speaks to a new connection: nobody while there are too many."""
+        assert self._runner is not None
+        server = self._runner.server
+        if server is None or len(server.connections) >= _CONNECTIONS:
+            return _Closing()
+        return server()
+
     def _account(self, request: web.Request) -> Account | None:
         bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
         shown = request.headers.get("x-api-key") or bearer
@@ -120,7 +133,8 @@ class Broker:
         assert task is not None
         account.calls.add(task)
         try:
-            return await Relay(request, account.tally, self._line, self._patience).run()
+            tally = account.tally if request.path == _MESSAGES else Tally()
+            return await Relay(request, tally, self._line, self._patience).run()
         finally:
             account.calls.discard(task)
 
@@ -128,6 +142,11 @@ class Broker:
         if self._account(request) is None:
             return refusal(401, "authentication_error", "this token was not issued by larkline")
         return refusal(404, "not_found_error", "larkline's broker serves /v1/messages only")
+
+
+class _Closing(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
 
 
 def _digest(token: str) -> bytes:

@@ -26,8 +26,19 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-_OURS = frozenset({"authorization", "x-api-key", "cookie", "host", "content-length", "expect"})
-_HELD_BACK = frozenset({"set-cookie", "x-should-retry"})
+_OURS = frozenset(
+    {
+        "authorization",
+        "x-api-key",
+        "cookie",
+        "host",
+        "content-length",
+        "content-encoding",  # the body was decoded on its way in
+        "accept-encoding",
+        "expect",
+    }
+)
+_HELD_BACK = frozenset({"set-cookie", "x-should-retry", "alt-svc"})
 _NO_RETRY = {"x-should-retry": "false"}  # makes the CLI give up at once, for every status
 _BODY_SECONDS = 60.0
 _ERROR_BODY_BYTES = 1 << 20
@@ -228,13 +239,22 @@ def refusal(status: int, kind: str, message: str) -> web.Response:
 
 
 def _passed(headers: Mapping[str, str], without: frozenset[str]) -> CIMultiDict[str]:
-    """End-to-end headers: hop-by-hop ones, those `Connection` names and `without` left out."""
+    """End-to-end headers: hop-by-hop ones, those `Connection` names and `without` left out.
+
+    So are values that are no UTF-8: they could not be sent again.
+    """
     named = {name.strip().lower() for name in headers.get("Connection", "").split(",")}
     dropped = _HOP_BY_HOP | without | named
-    return CIMultiDict((k, v) for k, v in headers.items() if k.lower() not in dropped)
+    return CIMultiDict(
+        (name, value)
+        for name, value in headers.items()
+        if name.lower() not in dropped and value == value.encode(errors="ignore").decode()
+    )
 
 
 def _reason(exc: aiohttp.ClientError) -> str:
     """What went wrong, without addresses."""
+    if isinstance(exc, aiohttp.ClientSSLError):
+        return type(exc).__name__  # its errno is none of the system's
     number = exc.errno if isinstance(exc, OSError) else None
     return errno.errorcode.get(number or 0, type(exc).__name__)
