@@ -304,7 +304,8 @@ async def test_a_turn_that_nobody_reads_ends_with_the_agent(world: World) -> Non
 
 async def test_work_of_its_own_between_turns_is_not_the_answer(world: World) -> None:
     """A background task that ends wakes the CLI; our next turn still gets its own answer."""
-    agent = await world.maker(allow=("Bash",)).start(spec())
+    beside = {"CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "0"}
+    agent = await world.maker(allow=("Bash",), env=beside).start(spec())
     try:
         command = '{"command":"timeout 0.5 tail -f /dev/null; echo x","run_in_background":true}'
         events = await turn(agent, f"[[tool:Bash {command}]][[then]][[text:started]]")
