@@ -150,6 +150,23 @@ async def test_a_deaf_connection_stays_open_and_says_nothing(fault: str) -> None
         assert sent.delivery.state == "pending"
 
 
+async def test_half_open_line_answers_no_protocol_ping() -> None:
+    """A client whose websocket library pings notices; on a deaf line it does not."""
+    async with Platform() as p, aiohttp.ClientSession() as session:
+        url = (await endpoint(p, session))["data"]["URL"]
+        async with session.ws_connect(url, heartbeat=0.4) as socket:
+            await p.connected()
+            p.faults.deaf = True
+            # Not the timeout of `receive`: each of the library's own pongs starts it anew.
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1.2):
+                    await socket.receive()
+            assert p.connections.half_open() == 1
+            async with asyncio.timeout(5):
+                message = await socket.receive()
+            assert message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
+
+
 @pytest.mark.parametrize("rude", [True, False])
 async def test_dropped_connection_ends_at_the_client(rude: bool) -> None:
     """`drop` cuts the line, with or without a close frame."""

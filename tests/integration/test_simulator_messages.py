@@ -78,6 +78,17 @@ async def test_text_arrives_and_reads_back() -> None:
         assert [m["message_id"] for m in listed["items"]] == [sent["message_id"]]
 
 
+async def test_cards_read_back_in_full_only_when_asked_for() -> None:
+    """A card read by default says to upgrade; with the right parameter it is the card."""
+    async with Platform() as p, rest_client(p) as client:
+        sent = await send_card(client, p.p2p(p.users[0]).chat_id, CARD)
+        path = f"/open-apis/im/v1/messages/{sent['message_id']}"
+        plain = await client.ok("GET", path)
+        assert "请升级至最新版本客户端" in plain["items"][0]["body"]["content"]
+        full = await client.ok("GET", f"{path}?card_msg_content_type=user_card_content")
+        assert json.loads(full["items"][0]["body"]["content"]) == CARD
+
+
 async def test_same_uuid_sends_once_within_an_hour() -> None:
     """The second call answers with the first message; after an hour it sends again."""
     async with Platform() as p, rest_client(p) as client:

@@ -65,7 +65,7 @@ class Faults:
     fragment_bytes: int = 0
     """Payloads above this are cut into frames of this size; 0: never cut."""
     events_latency: float = 0.0
-    """Added before each event goes out on the wire."""
+    """On the way of each frame to the client; frames travel side by side."""
 
     def refuse(
         self,

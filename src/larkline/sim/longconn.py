@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import secrets
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +67,7 @@ class Link:
         self.pings = 0
         self.gone = asyncio.Event()
         self._faults: Faults | None = None
-        self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
+        self._outgoing: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
     def watch(self, faults: Faults) -> None:
         """Obey these switches."""
@@ -75,7 +76,8 @@ class Link:
     def send_bytes(self, data: bytes) -> None:
         """Queue raw bytes as one binary websocket message."""
         if not self.half_open.is_set() and not (self._faults and self._faults.deaf):
-            self._outgoing.put_nowait(data)
+            wait = self._faults.events_latency if self._faults else 0.0
+            self._outgoing.put_nowait((time.monotonic() + wait, data))
 
     def send_event(self, delivery: Delivery, push: Push) -> None:
         """Queue an event, in fragments when it is big."""
@@ -101,9 +103,9 @@ class Link:
     async def drain(self) -> None:
         """Send what is queued, for ever."""
         while True:
-            data = await self._outgoing.get()
-            if self._faults and self._faults.events_latency:
-                await asyncio.sleep(self._faults.events_latency)
+            due, data = await self._outgoing.get()
+            if (wait := due - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
             if not self.half_open.is_set():
                 await self.socket.send_bytes(data)
 
@@ -138,7 +140,8 @@ class LongConnections:
         """End every connection and every hanging call."""
         self._closing.set()
         for link in list(self.links.values()):
-            link.half_open.clear()
+            if link.half_open.is_set() and link.transport is not None:
+                link.transport.abort()
             await self._end(link, WSCloseCode.GOING_AWAY)
 
     async def drop(self, app_id: str | None = None, *, rude: bool = True) -> int:
@@ -163,6 +166,9 @@ class LongConnections:
         """Let every connection of now go dead without a word; returns how many."""
         for link in self.links.values():
             link.half_open.set()
+            if link.transport is not None:
+                # The websocket library would go on answering protocol pings by itself.
+                link.transport.pause_reading()
         return len(self.links)
 
     async def _end(self, link: Link, code: WSCloseCode) -> None:
@@ -272,9 +278,6 @@ class LongConnections:
     async def _read(self, link: Link) -> None:
         while True:
             message = await link.socket.receive()
-            if link.half_open.is_set():
-                await link.gone.wait()
-                return
             if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED):
                 return
             if message.type is WSMsgType.ERROR:

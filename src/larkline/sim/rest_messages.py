@@ -23,6 +23,14 @@ text post image file audio media sticker interactive share_chat share_user syste
 """
 SENDABLE = frozenset(_SENDABLE_WORDS.split())
 _IM = "/open-apis/im/v1/"
+# What reading a card of schema 2.0 gives unless its full form is asked for.
+OLD_CLIENT = json.dumps(
+    {
+        "title": None,
+        "elements": [[{"tag": "text", "text": "请升级至最新版本客户端，以查看内容"}]],
+    },
+    ensure_ascii=False,
+)
 
 
 def find_message(world: World, ask: Ask, *, own: bool) -> Message:
@@ -191,7 +199,8 @@ class MessageApis:
     # reading
 
     def _get(self, ask: Ask) -> Json:
-        return {"items": [self.view(find_message(self._world, ask, own=False))]}
+        message = find_message(self._world, ask, own=False)
+        return {"items": [self.view(message, _card_form(ask))]}
 
     def _list(self, ask: Ask) -> Json:
         query = ask.query
@@ -212,7 +221,7 @@ class MessageApis:
         return {
             "has_more": more,
             "page_token": str(skip + size) if more else "",
-            "items": [self.view(m) for m in page],
+            "items": [self.view(m, _card_form(ask)) for m in page],
         }
 
     def _container(self, ask: Ask, kind: str, container: str) -> list[Message]:
@@ -228,8 +237,8 @@ class MessageApis:
             raise Refusal(230002, "The bot can not be outside the group.")
         return self._world.in_chat(container)
 
-    def view(self, message: Message) -> Json:
-        """A message as REST answers show it."""
+    def view(self, message: Message, card_form: str = "") -> Json:
+        """A message as REST answers show it; cards in full only when asked for."""
         app = self._world.apps.get(message.sender)
         by_app = message.sender_kind == "app"
         own = next(iter(self._world.chats[message.chat_id].apps), "")
@@ -248,13 +257,23 @@ class MessageApis:
                 "sender_type": message.sender_kind,
                 "tenant_key": TENANT_KEY,
             },
-            "body": {"content": _shown(message)},
+            "body": {"content": self._shown(message, card_form)},
             "mentions": [self._mention(m, own) for m in message.mentions],
         }
         for name in ("root_id", "parent_id", "thread_id"):
             if getattr(message, name):
                 view[name] = getattr(message, name)
         return view
+
+    def _shown(self, message: Message, card_form: str) -> str:
+        if message.deleted:
+            return "This message was recalled"
+        if message.msg_type != "interactive":
+            return message.content
+        if card_form != "user_card_content":
+            return OLD_CLIENT
+        entity = self._cards.all.get(message.card_id)
+        return json.dumps(entity.body if entity else message.card, ensure_ascii=False)
 
     def _mention(self, mention: Json, app_id: str) -> Json:
         known = mention["of"]
@@ -331,7 +350,5 @@ def _check_post(body: Json) -> None:
         raise Refusal(230001, "invalid request parameter, ext=post is empty")
 
 
-def _shown(message: Message) -> str:
-    if message.deleted:
-        return "This message was recalled"
-    return message.content
+def _card_form(ask: Ask) -> str:
+    return ask.query.get("card_msg_content_type", "")

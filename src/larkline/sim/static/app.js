@@ -83,6 +83,12 @@ async function become(user) {
   if (current && mine(current)) { redrawChat(); drawAll(); } else await openChat(myChats()[0]?.id ?? null);
 }
 
+// The platform tells a bot when somebody opens the private chat with it.
+async function enter(chat) {
+  await openChat(chat.id);
+  if (chat.kind === "p2p") await post("/_sim/enter", { user: state.me, app: chat.apps[0] });
+}
+
 async function openChat(id) {
   if (state.chat !== id) { state.thread = null; state.replyTo = null; }
   state.chat = id;
@@ -149,7 +155,7 @@ function drawChats() {
     const said = chat.last ? preview(chat.last, state.me) : "";
     return el("li", {}, el("button", {
       class: chat.id === state.chat ? "chat open" : "chat", type: "button", dataset: { chat: chat.id },
-      onclick: () => attempt(openChat(chat.id)),
+      onclick: () => attempt(enter(chat)),
     }, face, el("span", { class: "chat-text" },
       el("span", { class: "chat-top" }, el("b", {}, chat.name), chat.kind === "p2p" ? el("span", { class: "badge" }, say("bot")) : null, el("time", {}, chat.last ? clock(chat.last.created) : "")),
       el("span", { class: "chat-said" }, said)), state.unread.has(chat.id) ? el("i", { class: "dot" }) : null));
