@@ -354,3 +354,7 @@ def test_huge_and_deep_posts_are_bounded() -> None:
     for _ in range(MAX_DEPTH + 1):
         deep = {"tag": "box", "elements": [deep]}
     assert post_markdown({"content": [[deep]]}) == ""
+    listed: Json = {"tag": "text", "text": "deep"}
+    for _ in range(300):
+        listed = {"tag": "ul", "items": [listed]}
+    assert "deep" not in post_markdown({"content": [[listed]]})
