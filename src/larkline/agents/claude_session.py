@@ -36,7 +36,7 @@ from claude_agent_sdk._errors import MessageParseError
 from larkline.agents.about import about
 from larkline.agents.account import TurnReport
 from larkline.agents.buffer import EventBuffer
-from larkline.agents.ending import end_tree, read_record
+from larkline.agents.ending import end_tree, read_ended, read_record
 from larkline.agents.permissions import decide
 from larkline.agents.sweeping import remove_folder
 from larkline.agents.transcripts import Mirror, lay_out
@@ -209,6 +209,8 @@ class ClaudeAgent:
         if not self._launch.workspace.is_dir():
             return AgentStartError(StartFault.NO_WORKSPACE, f"no folder {self._launch.workspace}")
         code = exc.exit_code if isinstance(exc, ProcessError) else None
+        told = read_ended(self._launch.agent_dir)
+        how = told.reason.value if told is not None else "unknown"
         if (
             self._order.resumes
             and isinstance(exc, ResultError)
@@ -221,7 +223,7 @@ class ClaudeAgent:
         # Nothing of a user has reached the process yet, so its words may be shown.
         said = _SECRET.sub(r"\1***", self._stderr[-1])[:200] if self._stderr else "nothing"
         return AgentStartError(
-            StartFault.EXITED, f"it ended with {code} ({type(exc).__name__}); it said: {said}"
+            StartFault.EXITED, f"{how}, code {code} ({type(exc).__name__}); it said: {said}"
         )
 
     # Turns
