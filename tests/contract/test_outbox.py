@@ -138,7 +138,7 @@ def test_a_reply_that_is_opened_again_goes_on_in_its_own_cards() -> None:
         async with World() as world:
             claim, answer = await world.claim(), Answer("first try")
             async with world.open(claim, answer):
-                await asyncio.sleep(0.12)
+                await asyncio.sleep(0.07)
             answer.text = "second try"
             async with world.open(claim, answer):
                 await world.chat.until(lambda: world.texts(claim)[-1:] == ["second try"], 10)
@@ -400,6 +400,44 @@ def test_an_unsure_send_of_long_ago_is_looked_up_first() -> None:
     play(story())
 
 
+def test_pages_that_were_delivered_are_not_repeated_hours_later() -> None:
+    """A reply of several messages goes on where it stopped, also when the keys have expired."""
+
+    async def story() -> None:
+        for as_card in (True, False):
+            async with World() as world:
+                claim = await world.claim(kind=TurnKind.PROMPT if as_card else TurnKind.NEW)
+                pages = list(world.chat.pages(LONG))
+                await world.settle(claim, Final(LONG, as_card=as_card))
+                await world.chat.until(lambda: len(world.chat.shown) == 2)
+                method: Method = "send_card" if as_card else "send_text"
+                world.chat.refuse(method, unsure())
+                world.chat.refuse(method, Transient("down", retry_after=9000.0))
+                await asyncio.sleep(100)
+                await world.restart()
+                await world.settled(6 * 3600)
+                assert world.texts(claim) == pages
+
+    play(story())
+
+
+def test_a_rotation_that_was_never_seen_leaves_the_answer_where_it_is() -> None:
+    """If the successor could not be made, the final goes into the card that people see."""
+
+    async def story() -> None:
+        async with World() as world:
+            claim, answer = await world.claim(), Answer("So far.")
+            async with world.open(claim, answer):
+                await asyncio.sleep(500)
+                world.chat.refuse("create_card", Transient("down", retry_after=900.0))
+                await asyncio.sleep(100)
+            await world.settle(claim, Final("All."))
+            await world.settled()
+            assert world.texts(claim) == ["All."]
+
+    play(story())
+
+
 def test_notices_keep_their_order_and_are_plain_text() -> None:
     """Notices of one chat arrive in the order they were stored, once each."""
 
@@ -434,9 +472,8 @@ def test_finals_wait_for_the_call_under_way_and_never_race() -> None:
                 await asyncio.sleep(3)
                 assert world.texts(claim) == ["final"]
                 assert world.chat.most_together <= 1
-                shown = world.sent_to(claim)[0].card
-                assert shown is not None
-                assert not world.chat.cards[shown].live
+                (card,) = world.chat.cards.values()
+                assert not card.live
 
     play(story())
 
