@@ -22,7 +22,8 @@ from larkline.domain.model import (
     Verdict,
 )
 from larkline.ports import Store
-from larkline.stores.memory import Disk, MemoryStore
+from larkline.stores.memory import MemoryStore
+from larkline.stores.memory_disk import Disk
 from larkline.stores.sqlite import open_sqlite
 
 START = 1_800_000_000.0

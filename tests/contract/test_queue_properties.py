@@ -18,6 +18,7 @@ from larkline.domain.model import (
     Claim,
     MessageId,
     Place,
+    QueueCounts,
     QueueLimits,
     Reply,
     Standing,
@@ -69,10 +70,14 @@ class Queue(RuleBasedStateMachine):
 
     @rule(
         place=st.sampled_from(PLACES),
-        age=st.integers(0, 5),
+        ages=st.lists(st.integers(0, 5), min_size=1, max_size=3),
         kind=st.sampled_from(list(TurnKind)),
         busy=st.booleans(),
     )
+    def messages(self, place: Place, ages: list[int], kind: TurnKind, busy: bool) -> None:
+        for age in ages:
+            self.accept(place, age, kind, busy)
+
     def accept(self, place: Place, age: int, kind: TurnKind, busy: bool) -> None:
         self.count += 1
         name = f"{self.count:03d}"
@@ -98,21 +103,27 @@ class Queue(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
+        self.start()
+
+    def start(self) -> bool:
         one, two = self.both(lambda store: store.take())
         assert (one is None) == (two is None)
         if one is None or two is None:
-            return
+            return False
         assert one.turn.message_id == two.turn.message_id
         assert (one.epoch, one.attempt, one.session) == (two.epoch, two.attempt, two.session)
         assert one.turn.conversation not in self.running, "two running turns in a conversation"
         self.running[one.turn.conversation] = one.turn.id
         self.claims.append(Pair(one, two))
+        return True
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), session=st.sampled_from([None, "", "s-1", "s-2"]))
     def settle(self, data: st.DataObject, session: str | None) -> None:
         """Any claim that was ever given out, fenced ones and settled ones too."""
-        pair = data.draw(st.sampled_from(self.claims))
+        self.end(data.draw(st.sampled_from(self.claims)), session)
+
+    def end(self, pair: Pair, session: str | None) -> None:
         outcome = answer(f"{pair.memory.turn.message_id}/{pair.memory.epoch}", session=session)
         one = self.run(self.memory.settle(pair.memory, outcome))
         two = self.run(self.sqlite.settle(pair.sqlite, outcome))
@@ -201,9 +212,26 @@ class Queue(RuleBasedStateMachine):
             known, too = self.both(lambda store, p=place: store.conversation(p.conversation))  # type: ignore[misc]
             assert known == too
 
+    def drain(self) -> None:
+        """Everything that waits is taken in the same order, and everything due delivered so."""
+        for pair in list(self.claims):
+            self.end(pair, None)
+        while self.start():
+            self.end(self.claims[-1], None)
+        assert self.both(lambda store: store.counts()) == (QueueCounts(0, 0), QueueCounts(0, 0))
+        late = self.clock.now + 10_000
+        while True:
+            one, two = self.both(lambda store: store.due(late, 1))
+            assert [self.seen(each) for each in one] == [self.seen(each) for each in two]
+            if not one:
+                break
+            self.run(self.memory.delivered(one[0].id))
+            self.run(self.sqlite.delivered(two[0].id))
+
     def teardown(self) -> None:
         if hasattr(self, "sqlite"):
             self.look()
+            self.drain()
             self.both(lambda store: store.close())
         self.runner.close()
         self.folder.cleanup()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from larkline.domain.errors import StoreError
 from larkline.domain.model import (
@@ -18,7 +16,6 @@ from larkline.domain.model import (
     Final,
     Inbound,
     Malformed,
-    MessageId,
     NewNotice,
     NewTurn,
     Outcome,
@@ -27,7 +24,6 @@ from larkline.domain.model import (
     QueueLimits,
     Reply,
     ReplyId,
-    SessionId,
     Standing,
     Target,
     Turn,
@@ -36,77 +32,20 @@ from larkline.domain.model import (
     Verdict,
     Waiting,
 )
-from larkline.ports import Cutoffs, TranscriptKey
+from larkline.ports import Cutoffs
+from larkline.stores.memory_disk import Disk, MemoryTranscripts, MessageRow, ReplyRow, TurnRow
 
 _REDELIVERY = 8 * 3600.0
 
-
-@dataclass(slots=True)
-class _Message:
-    standing: Standing
-    accepted_at: float
-    inbound: Inbound
-    turn: TurnId | None = None
+__all__ = ["Disk", "MemoryStore"]
 
 
-@dataclass(slots=True)
-class _Turn:
-    turn: Turn
-    created_at: float
-    state: str = "queued"
-    epoch: int = 0
-    attempts: int = 0
-    owner: str = ""
-    announced: bool = False
-    copied: bool = False
-    ended_at: float | None = None
-    reply: ReplyId | None = None
-
-    @property
-    def place_in_line(self) -> tuple[float, str, int]:
-        return (self.created_at, self.turn.message_id, self.turn.id)
-
-
-@dataclass(slots=True)
-class _Reply:
-    reply: Reply
-    state: str
-    order: int = 0
-    next_at: float | None = None
-    settled_at: float | None = None
-
-
-@dataclass(slots=True)
-class Disk:
-    """What outlives a `MemoryStore`: give it to the next one to play a restart."""
-
-    messages: dict[MessageId, _Message] = field(default_factory=dict)
-    turns: dict[TurnId, _Turn] = field(default_factory=dict)
-    replies: dict[ReplyId, _Reply] = field(default_factory=dict)
-    parts: dict[ReplyId, dict[int, Part]] = field(default_factory=dict)
-    conversations: dict[ConversationId, Conversation] = field(default_factory=dict)
-    transcripts: dict[TranscriptKey, list[str]] = field(default_factory=dict)
-    grew_at: dict[TranscriptKey, float] = field(default_factory=dict)
-    raw_events: dict[str | bytes, tuple[float, Malformed]] = field(default_factory=dict)
-    notice_keys: set[str] = field(default_factory=set)
-    copy_keys: set[str] = field(default_factory=set)
-    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-
-
-class MemoryStore:
+class MemoryStore(MemoryTranscripts):
     """`larkline.ports.Store` without a file; every method runs without waiting."""
 
     def __init__(self, disk: Disk | None = None, *, clock: Callable[[], float] = time.time) -> None:
-        self._disk = disk or Disk()
-        self._clock = clock
+        super().__init__(disk or Disk(), clock)
         self._owner = str(uuid.uuid4())
-        self._closed = False
-
-    @property
-    def _open(self) -> Disk:
-        if self._closed:
-            raise StoreError("the store is closed")
-        return self._disk
 
     # The turn queue
 
@@ -126,7 +65,7 @@ class MemoryStore:
         refused = verdict.turn is not None and self._full(conversation, verdict.limits)
         standing = Standing.REFUSED if refused else verdict.standing
         accepted_at = known.accepted_at if known else now
-        stored = _Message(standing, accepted_at, message)
+        stored = MessageRow(standing, accepted_at, message)
         disk.messages[message.id] = stored
         notice = verdict.busy if refused else verdict.notice
         if notice is not None:
@@ -147,7 +86,7 @@ class MemoryStore:
             or (limits.in_flight is not None and in_flight >= limits.in_flight)
         )
 
-    def _queue(self, message: Inbound, new: NewTurn) -> _Turn:
+    def _queue(self, message: Inbound, new: NewTurn) -> TurnRow:
         turn = Turn(
             id=TurnId(next(self._disk.numbers)),
             conversation=message.place.conversation,
@@ -159,11 +98,11 @@ class MemoryStore:
             prompt=new.prompt,
             accepted_at=self._clock(),
         )
-        stored = _Turn(turn, message.created_at)
+        stored = TurnRow(turn, message.created_at)
         self._disk.turns[turn.id] = stored
         return stored
 
-    def _in_state(self, state: str) -> list[_Turn]:
+    def _in_state(self, state: str) -> list[TurnRow]:
         return [each for each in self._disk.turns.values() if each.state == state]
 
     async def again(self, turn: TurnId, key: str) -> TurnId | None:
@@ -175,7 +114,7 @@ class MemoryStore:
         old.copied = True
         disk.copy_keys.add(key)
         copy = replace(old.turn, id=TurnId(next(disk.numbers)), accepted_at=self._clock())
-        disk.turns[copy.id] = _Turn(copy, old.created_at)
+        disk.turns[copy.id] = TurnRow(copy, old.created_at)
         self._touch(copy.conversation)
         return copy.id
 
@@ -191,7 +130,7 @@ class MemoryStore:
         head = min(here, key=lambda each: each.place_in_line)
         turn = head.turn
         head.reply = ReplyId(next(disk.numbers))
-        disk.replies[head.reply] = _Reply(
+        disk.replies[head.reply] = ReplyRow(
             Reply(
                 id=head.reply,
                 conversation=turn.conversation,
@@ -209,7 +148,7 @@ class MemoryStore:
         disk.parts[head.reply] = {0: part if form == "card" else replace(part, form="text")}
         return self._claim(head, head.reply)
 
-    def _claim(self, stored: _Turn, reply: ReplyId) -> Claim:
+    def _claim(self, stored: TurnRow, reply: ReplyId) -> Claim:
         stored.state = "running"
         stored.owner = self._owner
         stored.epoch += 1
@@ -235,7 +174,7 @@ class MemoryStore:
         self._touch(claim.turn.conversation)
         return True
 
-    def _make_due(self, stored: _Reply, final: Final) -> None:
+    def _make_due(self, stored: ReplyRow, final: Final) -> None:
         stored.state = "due"
         stored.order = next(self._disk.numbers)
         stored.reply = replace(stored.reply, final=final, due_at=self._clock())
@@ -249,7 +188,7 @@ class MemoryStore:
         running = [each for each in self._open_turns("running") if each.owner != self._owner]
         return tuple(self._claim(each, each.reply) for each in running if each.reply is not None)
 
-    def _open_turns(self, state: str) -> list[_Turn]:
+    def _open_turns(self, state: str) -> list[TurnRow]:
         return [each for each in self._open.turns.values() if each.state == state]
 
     async def cancel(self, turn: TurnId) -> bool:
@@ -267,8 +206,8 @@ class MemoryStore:
         quiet.sort(key=lambda each: each.turn.id)
         return tuple(Waiting(each.turn, self._ahead(each)) for each in quiet[:limit])
 
-    def _ahead(self, of: _Turn) -> int:
-        def comes_first(other: _Turn) -> bool:
+    def _ahead(self, of: TurnRow) -> int:
+        def comes_first(other: TurnRow) -> bool:
             if other.turn.conversation == of.turn.conversation:
                 return other.place_in_line < of.place_in_line
             return other.turn.id < of.turn.id
@@ -322,7 +261,7 @@ class MemoryStore:
             attempts=0,
             due_at=0,
         )
-        stored = disk.replies[reply.id] = _Reply(reply, "open")
+        stored = disk.replies[reply.id] = ReplyRow(reply, "open")
         self._make_due(stored, Final(notice.text, as_card=False))
         return True
 
@@ -330,17 +269,17 @@ class MemoryStore:
 
     async def due(self, now: float, limit: int) -> tuple[Reply, ...]:
         """See `Deliveries.due`."""
-        heads: dict[ConversationId, _Reply] = {}
+        heads: dict[ConversationId, ReplyRow] = {}
         for each in sorted(self._undelivered(), key=lambda each: each.order):
             heads.setdefault(each.reply.conversation, each)
         ready = [each for each in heads.values() if each.next_at is None or each.next_at <= now]
         ready.sort(key=lambda each: (each.reply.turn is None, each.order))
         return tuple(self._with_parts(each) for each in ready[:limit])
 
-    def _undelivered(self) -> list[_Reply]:
+    def _undelivered(self) -> list[ReplyRow]:
         return [each for each in self._open.replies.values() if each.state == "due"]
 
-    def _with_parts(self, stored: _Reply) -> Reply:
+    def _with_parts(self, stored: ReplyRow) -> Reply:
         parts = self._disk.parts.get(stored.reply.id, {})
         return replace(stored.reply, parts=tuple(parts[n] for n in sorted(parts)))
 
@@ -391,49 +330,6 @@ class MemoryStore:
         """See `Conversations.conversation_count`."""
         return len(self._open.conversations)
 
-    # Transcripts: entries are kept as JSON, so that nobody shares a dict with the store.
-
-    async def append(self, key: TranscriptKey, entries: Sequence[Mapping[str, object]]) -> None:
-        """See `Transcripts.append`."""
-        disk = self._open
-        if not entries:
-            return
-        kept = disk.transcripts.setdefault(key, [])
-        seen = {json.loads(each).get("uuid") for each in kept} - {None, ""}
-        for entry in entries:
-            own = entry.get("uuid")
-            if own not in seen:
-                kept.append(json.dumps(dict(entry)))
-            if isinstance(own, str) and own:
-                seen.add(own)
-        disk.grew_at[key] = self._clock()
-
-    async def load(self, key: TranscriptKey) -> list[dict[str, object]] | None:
-        """See `Transcripts.load`."""
-        kept = self._open.transcripts.get(key)
-        return None if kept is None else [json.loads(each) for each in kept]
-
-    async def sessions(self, project: str) -> list[tuple[SessionId, float]]:
-        """See `Transcripts.sessions`."""
-        found = [
-            (SessionId(session), grew_at)
-            for (owner, session, subpath), grew_at in self._open.grew_at.items()
-            if owner == project and subpath == ""
-        ]
-        return sorted(found, key=lambda each: -each[1])
-
-    async def subpaths(self, project: str, session: SessionId) -> list[str]:
-        """See `Transcripts.subpaths`."""
-        keys = self._open.transcripts
-        return sorted(sub for p, s, sub in keys if (p, s) == (project, session) and sub != "")
-
-    async def delete(self, key: TranscriptKey) -> None:
-        """See `Transcripts.delete`."""
-        disk = self._open
-        for known in list(disk.transcripts):
-            if known == key or (key[2] == "" and known[:2] == key[:2]):
-                del disk.transcripts[known], disk.grew_at[known]
-
     # Upkeep
 
     async def prune(self, cutoffs: Cutoffs) -> Mapping[str, int]:
@@ -479,14 +375,6 @@ class MemoryStore:
         if reply is not None:
             del self._disk.replies[reply]
             self._disk.parts.pop(reply, None)
-
-    def _prune_transcripts(self, before: float) -> int:
-        grew_at = self._disk.grew_at
-        young = {key[:2] for key, at in grew_at.items() if at >= before}
-        old = [key for key in grew_at if key[:2] not in young]
-        for key in old:
-            del grew_at[key], self._disk.transcripts[key]
-        return len(old)
 
     async def writable(self) -> None:
         """See `Store.writable`."""

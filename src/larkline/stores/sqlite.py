@@ -216,8 +216,11 @@ class SqliteStore:
 
     async def close(self) -> None:
         """See `Store.close`."""
-        await self._writer.close()
-        await self._reader.close()
+        # The writer last: the last connection to go empties the log into the database.
+        try:
+            await self._reader.close()
+        finally:
+            await self._writer.close()
 
 
 async def open_sqlite(

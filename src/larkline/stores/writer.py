@@ -10,6 +10,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -144,15 +145,21 @@ class Writer:
 
     def _commit(self, batch: list[_Job[Any]]) -> None:
         try:
+            self._abandon()  # only if a rollback failed before
             self._db.execute("BEGIN IMMEDIATE")
             for job in batch:
                 self._one(job)
             self._db.execute("COMMIT")
         except Exception as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            failed = store_error(error)
+            with suppress(sqlite3.Error):  # the next batch tries again
+                self._abandon()
             for job in batch:
-                job.error = store_error(error)
+                job.error = failed
+
+    def _abandon(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
 
     def _one(self, job: _Job[Any]) -> None:
         self._db.execute("SAVEPOINT job")

@@ -84,7 +84,6 @@ def upgrade() -> None:
         ["standing", "accepted_at"],
         unique=False,
         sqlite_where=sa.text("standing = 'held'"),
-        postgresql_where=sa.text("standing = 'held'"),
     )
     op.create_table(
         "transcript_entries",
@@ -142,7 +141,6 @@ def upgrade() -> None:
         ["state", "conversation", "message_created_at", "message_id", "id"],
         unique=False,
         sqlite_where=sa.text("state = 'queued'"),
-        postgresql_where=sa.text("state = 'queued'"),
     )
     op.create_index(
         "turns_queued",
@@ -150,7 +148,6 @@ def upgrade() -> None:
         ["state", "id"],
         unique=False,
         sqlite_where=sa.text("state = 'queued'"),
-        postgresql_where=sa.text("state = 'queued'"),
     )
     op.create_index(
         "turns_running",
@@ -158,7 +155,6 @@ def upgrade() -> None:
         ["conversation", "state"],
         unique=True,
         sqlite_where=sa.text("state = 'running'"),
-        postgresql_where=sa.text("state = 'running'"),
     )
     op.create_table(
         "attempts",
@@ -195,12 +191,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index(
-        "notices_age",
-        "replies",
-        ["settled_at"],
-        unique=False,
-        sqlite_where=sa.text("turn IS NULL"),
-        postgresql_where=sa.text("turn IS NULL"),
+        "notices_age", "replies", ["settled_at"], unique=False, sqlite_where=sa.text("turn IS NULL")
     )
     op.create_index(
         "replies_due",
@@ -208,7 +199,6 @@ def upgrade() -> None:
         ["conversation", "due_order", "next_at", "turn", "state"],
         unique=False,
         sqlite_where=sa.text("state = 'due'"),
-        postgresql_where=sa.text("state = 'due'"),
     )
     op.create_index("replies_due_order", "replies", ["due_order"], unique=True)
     op.create_index(
@@ -217,15 +207,9 @@ def upgrade() -> None:
         ["next_at", "state"],
         unique=False,
         sqlite_where=sa.text("state = 'due'"),
-        postgresql_where=sa.text("state = 'due'"),
     )
     op.create_index(
-        "replies_turn",
-        "replies",
-        ["turn"],
-        unique=True,
-        sqlite_where=sa.text("turn IS NOT NULL"),
-        postgresql_where=sa.text("turn IS NOT NULL"),
+        "replies_turn", "replies", ["turn"], unique=True, sqlite_where=sa.text("turn IS NOT NULL")
     )
     op.create_table(
         "parts",
