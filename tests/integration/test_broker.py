@@ -286,10 +286,10 @@ async def test_tokens_are_metered_per_turn() -> None:
         assert w.broker.turn_report(w.token).usage.output_tokens == 0
 
 
-@pytest.mark.parametrize("directive", ["[[hang]]", "[[first:3]][[text:late]]"])
+@pytest.mark.parametrize("directive", ["[[hang]]", "[[first:30]][[text:late]]"])
 async def test_silence_before_the_headers_is_a_final_504(directive: str) -> None:
     """An upstream that does not answer in time gets a 504 said for it, once and for the turn."""
-    async with world(silence_seconds=0.3) as w:
+    async with world(silence_seconds=0.8) as w:
         status, headers, _ = await w.post(directive)
         assert (status, headers["x-should-retry"]) == (504, "false")
         await w.model.until(lambda: w.model.endings.get(1) == "gone")
@@ -304,7 +304,7 @@ async def test_silence_before_the_headers_is_a_final_504(directive: str) -> None
 @pytest.mark.parametrize("directive", ["[[stall:3]]", "[[pings:3]][[every:0.05]]"])
 async def test_silence_in_mid_stream_cuts_and_forbids_the_turn(directive: str) -> None:
     """Pings don't count as life; what came before passes, then the cut, then 504 to a retry."""
-    async with world(silence_seconds=0.4) as w:
+    async with world(silence_seconds=1.0) as w:
         headers = {"x-api-key": w.token}
         got = b""
         url = f"{w.broker.url}/v1/messages"
@@ -342,7 +342,7 @@ async def test_what_follows_a_whole_answer_harms_nothing(ending: str) -> None:
 
     async with (
         upstream_of(handler) as url,
-        Broker(Upstream(url), silence_seconds=0.4) as broker,
+        Broker(Upstream(url), silence_seconds=1.0) as broker,
         aiohttp.ClientSession(headers={"x-api-key": (token := broker.admit("a"))}) as client,
         client.post(f"{broker.url}/v1/messages", json=body("x")) as answer,
     ):
@@ -357,7 +357,7 @@ async def test_what_follows_a_whole_answer_harms_nothing(ending: str) -> None:
 
 async def test_a_client_that_does_not_read_is_let_go() -> None:
     """An agent that stops reading is cut after the silence limit, without blame on the upstream."""
-    async with world(silence_seconds=0.4) as w:
+    async with world(silence_seconds=1.0) as w:
         reader, writer = await asyncio.open_connection("127.0.0.1", URL(w.broker.url).port)
         payload = json.dumps(body("[[size:20000000]]")).encode()
         head = f"POST /v1/messages HTTP/1.1\r\nHost: x\r\nx-api-key: {w.token}\r\n"
@@ -374,8 +374,8 @@ async def test_a_client_that_does_not_read_is_let_go() -> None:
 
 async def test_slow_but_lively_streams_live() -> None:
     """A stream that takes far longer than the silence limit in all passes whole."""
-    async with world(silence_seconds=0.4) as w:
-        status, _, text = await w.post("[[tokens:11]][[delay:0.1]]")
+    async with world(silence_seconds=1.0) as w:
+        status, _, text = await w.post("[[tokens:11]][[delay:0.2]]")
         assert status == 200
         assert text.count(b"text_delta") == 11
 
@@ -435,11 +435,11 @@ async def test_a_client_that_goes_ends_the_upstream_call(directive: str) -> None
         call = asyncio.ensure_future(w.post(directive))
         await w.model.until(lambda: len(w.model.requests) == 1)
         call.cancel()
-        await w.model.until(lambda: w.model.endings.get(1) == "gone", seconds=2)
+        await w.model.until(lambda: w.model.endings.get(1) == "gone")
         call = asyncio.ensure_future(w.post(directive))
         await w.model.until(lambda: len(w.model.requests) == 2)
         w.broker.dismiss(w.token)
-        await w.model.until(lambda: w.model.endings.get(2) == "gone", seconds=2)
+        await w.model.until(lambda: w.model.endings.get(2) == "gone")
         with pytest.raises(aiohttp.ClientError):
             await call
 
@@ -597,19 +597,19 @@ async def test_cli_works_through_the_broker(tmp_path: Path) -> None:
 
 @pytest.mark.cli
 @pytest.mark.parametrize(
-    ("directive", "status", "seconds"),
+    ("directive", "status"),
     [
-        ("[[status:401]]", 401, 5.0),
-        ("[[status:500]]", 500, 5.0),
-        ("[[hang]]", 504, 7.0),
-        ("[[stall:2]]", 504, 9.0),
-        ("[[cut:2]]", 502, 9.0),
+        ("[[status:401]]", 401),
+        ("[[status:500]]", 500),
+        ("[[hang]]", 504),
+        ("[[stall:2]]", 504),
+        ("[[cut:2]]", 502),
     ],
 )
-async def test_cli_ends_soon(tmp_path: Path, directive: str, status: int, seconds: float) -> None:
+async def test_cli_ends_soon(tmp_path: Path, directive: str, status: int) -> None:
     """What the CLI alone tries for minutes to an hour ends in seconds, with its status."""
     async with world(silence_seconds=1.5) as w:
         run = await ask(w.broker.url, directive, tmp_path, key=w.token)
     assert run.result["is_error"] is True
     assert run.result["api_error_status"] == status
-    assert run.seconds < seconds
+    assert run.seconds < 30  # alone it takes 90 s and more; idle machines do it in 1 to 3

@@ -159,16 +159,16 @@ async def test_silence_lasts_until_the_client_goes(directive: str, pings: int) -
 
 
 async def test_deltas_keep_their_rate() -> None:
-    """100 deltas at 100 a second take a second, whatever each one costs."""
+    """200 deltas at 200 a second take a second, whatever each one costs."""
     async with OfflineModel() as model, aiohttp.ClientSession() as client:
-        prompt = "[[tokens:101]][[rate:100]]"
+        prompt = "[[tokens:201]][[rate:200]]"
         body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": prompt}]}
         clock = asyncio.get_running_loop().time
         async with client.post(f"{model.url}/v1/messages", json=body) as answer:
             began = clock()
             await answer.read()
             spent = clock() - began
-    assert spent == pytest.approx(1.0, abs=0.15)
+    assert 0.98 < spent < 1.35
 
 
 async def test_one_piece_says_the_same_as_the_stream() -> None:

@@ -11,6 +11,7 @@ from multidict import CIMultiDict
 
 from larkline.agents.account import Tally, Verdict
 from larkline.agents.meter import AnswerMeter, StreamMeter
+from larkline.agents.silence import Silence
 from larkline.agents.upstream import Line
 
 _HOP_BY_HOP = frozenset(
@@ -85,15 +86,16 @@ class Relay:
         streamed = _STREAMED in body.replace(b'"stream": true', _STREAMED)
         limit = self._patience.silence if streamed else self._patience.whole
         try:
-            async with asyncio.timeout(limit) as clock:
-                return await self._carry(body, clock)
+            async with asyncio.timeout(None) as timeout:
+                with Silence(timeout, limit) as silence:
+                    return await self._carry(body, silence)
         except TimeoutError:
             return self._too_slow()
         except asyncio.CancelledError:
             self._cut_by_client()
             raise
 
-    async def _carry(self, body: bytes, clock: asyncio.Timeout) -> web.StreamResponse:
+    async def _carry(self, body: bytes, silence: Silence) -> web.StreamResponse:
         request = self._request
         headers = _passed(request.headers, _OURS)
         headers["Accept-Encoding"] = "identity"  # else nothing could be metered
@@ -111,7 +113,7 @@ class Relay:
                 return refusal(502, "api_error", "the model endpoint redirects; set its final URL")
             if answer.status >= 400:
                 return await self._pass_refusal(answer)
-            return await self._pass_answer(answer, clock)
+            return await self._pass_answer(answer, silence)
 
     async def _pass_refusal(self, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         body = bytearray()
@@ -138,14 +140,14 @@ class Relay:
         )
 
     async def _pass_answer(
-        self, answer: aiohttp.ClientResponse, clock: asyncio.Timeout
+        self, answer: aiohttp.ClientResponse, silence: Silence
     ) -> web.StreamResponse:
         headers = _passed(answer.headers, _HELD_BACK)
         self._response = response = web.StreamResponse(status=answer.status, headers=headers)
         meter = StreamMeter() if answer.content_type == "text/event-stream" else AnswerMeter()
         try:
             if await self._write(response.prepare(self._request)):
-                await self._pass_body(answer, response, meter, clock)
+                await self._pass_body(answer, response, meter, silence)
         finally:
             if not self._over:
                 self._tally.metered(meter.usage)
@@ -156,10 +158,9 @@ class Relay:
         answer: aiohttp.ClientResponse,
         response: web.StreamResponse,
         meter: StreamMeter | AnswerMeter,
-        clock: asyncio.Timeout,
+        silence: Silence,
     ) -> None:
-        now = asyncio.get_running_loop().time
-        clock.reschedule(now() + self._patience.silence)
+        silence.limit(self._patience.silence)
         while True:
             try:
                 chunk = await answer.content.readany()
@@ -171,7 +172,7 @@ class Relay:
                 return
             self._tally.first_byte()
             if meter.feed(chunk):
-                clock.reschedule(now() + self._patience.silence)
+                silence.heard()
             if isinstance(meter, StreamMeter) and (meter.whole or meter.error):
                 self._finish(meter)  # before the agent can know that its turn is over
             if not await self._write(response.write(chunk)):
