@@ -20,7 +20,7 @@ class SdkBot:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def step(self, name: str, seconds: float = 15.0) -> Json:
+    async def step(self, name: str, seconds: float = 60.0) -> Json:
         """The next step, which has to be `name`; other output of the SDK is passed over.
 
         Raises:
@@ -51,7 +51,7 @@ async def sdk_bot(platform: Platform, *argv: str) -> AsyncIterator[SdkBot]:
         env={"PATH": os.environ["PATH"], "NO_PROXY": "*", "LANG": "C.UTF-8"},
     )
     try:
-        await platform.connected(1, 40)
+        await platform.connected(1, 90)
         yield SdkBot(process)
     finally:
         if process.returncode is None:

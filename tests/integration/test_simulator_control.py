@@ -92,6 +92,7 @@ async def test_mistakes_are_named_and_strangers_refused() -> None:
         for what, body, named in (
             ("send", {"user": "nobody", "text": "x"}, "nobody"),
             ("faults", {"deef": True}, "deef"),
+            ("faults", {"rest": [{"api": "*", "kind": "explode"}]}, "explode"),
             ("click", {"user": "lin", "message": "om_x"}, "om_x"),
             ("advance", {}, "seconds"),
         ):

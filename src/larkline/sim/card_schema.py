@@ -41,8 +41,9 @@ def markdown_tables(text: str) -> int:
                 fence = mark[1]
             elif mark[1][0] == fence[0] and len(mark[1]) >= len(fence):
                 fence = ""
-        elif not fence and "|" in before and _RULE.match(line):
+        elif "|" in before and _RULE.match(line):
             tables += 1
+        # Nothing in a code block can be the head of a table.
         before = "" if fence else line
     return tables
 

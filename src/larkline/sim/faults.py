@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, get_args
 
 from larkline.sim.refusal import Refusal, card_refused
 
@@ -26,6 +26,10 @@ class RestFault:
     refusal: Refusal | None = None
     seconds: float = 0.0
     applied: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(RestKind):
+            raise ValueError(f"a REST fault is one of {get_args(RestKind)}, not {self.kind!r}")
 
 
 @dataclass(frozen=True, slots=True)
