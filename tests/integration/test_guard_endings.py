@@ -15,6 +15,7 @@ from guard_kit import DEAF, IDLE, PAYLOADS, TOOL, Place, level, nothing_left, re
 from larkline.agents.ending import (
     Ended,
     EndReason,
+    TreeSurvivesError,
     end_tree,
     guard_ended,
     read_ended,
@@ -241,6 +242,54 @@ async def test_not_our_child(place: Place) -> None:
     assert process.returncode == 70
     assert b"gateway_gone" in said
     assert read_ended(launch.agent_dir) == Ended(EndReason.GATEWAY_GONE, 70)
+
+
+@pytest.mark.parametrize("wanted", LEVELS)
+async def test_too_late_a_start(place: Place, wanted: Level) -> None:
+    """A guard that is started after `end_tree` starts nothing."""
+    launch = place.launch(await level(wanted, place.agents), place.payload("echo >ran"))
+    wrapper = launch.cli_wrapper()
+    await end_tree(launch)
+    process = await asyncio.create_subprocess_exec(
+        wrapper, stderr=asyncio.subprocess.DEVNULL, cwd=launch.workspace
+    )
+    assert await process.wait() == 70
+    assert read_ended(launch.agent_dir) == Ended(EndReason.STOPPED, 70)
+    assert not (launch.workspace / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "lie", ["bystander", "host namespace", "bystander's namespace", "no json", "no dict", "strings"]
+)
+async def test_forged_record(place: Place, lie: str) -> None:
+    """Whatever an agent writes into its guard's record, nobody else is ended for it."""
+    isolation = await level("full", place.agents)
+    launch = place.launch(isolation, place.payload(IDLE))
+    await ready(await spawn(launch))
+    other = place.launch(isolation, place.payload(IDLE), conversation="fedcba9876543210")
+    bystander = await spawn(other)
+    await ready(bystander)
+    theirs = read_record(other.agent_dir)
+    assert theirs is not None
+    host = Path("/proc/self/ns/pid").readlink()
+    (launch.agent_dir / "guard.json").write_text(
+        {
+            "bystander": (other.agent_dir / "guard.json").read_text(),
+            "host namespace": f'{{"pid": 1, "start": 1, "pidns": "{host}", "resume": ""}}',
+            "bystander's namespace": f'{{"pid":1,"start":1,"pidns":"{theirs.pidns}","resume":""}}',
+            "no json": "{",
+            "no dict": "[]",
+            "strings": '{"pid": "x", "start": {}, "pidns": 3, "resume": null}',
+        }[lie]
+    )
+    if "bystander" in lie:
+        with pytest.raises(TreeSurvivesError):
+            await end_tree(launch)
+    else:
+        await end_tree(launch)
+    assert carrying(launch.marker) == {}
+    assert len(carrying(other.marker)) == 4
+    await end_tree(other)
 
 
 async def test_reused_pid(place: Place) -> None:

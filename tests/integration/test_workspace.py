@@ -150,11 +150,13 @@ async def test_nobodys_settings_count(
     (home / ".gitconfig").write_text(
         f"[init]\n\ttemplateDir = {home}/template\n\tdefaultBranch = strange\n"
         f"[core]\n\thooksPath = {hooks}\n[commit]\n\tgpgSign = true\n"
+        "[and = broken"  # whoever reads it fails
     )
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
     path = await workspaces.open(ONE)
     monkeypatch.delenv("GIT_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
     assert not trap.exists()
     assert not (tmp_path / "elsewhere").exists()
     assert git(path, "branch", "--show-current") == "main"

@@ -13,7 +13,15 @@ from enum import StrEnum
 from pathlib import Path
 
 from larkline.agents.launcher import Launch
-from larkline.agents.processes import all_gone, carrying, gone, inside, kill, living
+from larkline.agents.processes import (
+    all_gone,
+    carrying,
+    gone,
+    inside,
+    kill,
+    living,
+    own_namespace,
+)
 from larkline.domain.errors import LarklineError
 from larkline.lifecycle import to_the_end
 
@@ -60,20 +68,25 @@ class TreeSurvivesError(LarklineError):
 
 
 def read_record(agent_dir: Path) -> Record | None:
-    """The guard's own record; None if no guard has got as far as writing it."""
+    """The guard's own record; None if no guard has got as far as writing it, or it is damaged.
+
+    Below level `full` an agent can reach this file: nobody is signalled on its word alone.
+    """
     try:
         found = json.loads((agent_dir / "guard.json").read_text())
-        return Record(int(found["pid"]), int(found["start"]), found["pidns"], found["resume"])
-    except (FileNotFoundError, NotADirectoryError):
+        return Record(
+            int(found["pid"]), int(found["start"]), str(found["pidns"]), str(found["resume"])
+        )
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
 
 
 def read_ended(agent_dir: Path) -> Ended | None:
-    """How the agent ended; None while it runs, or if its guard was killed."""
+    """How the agent ended; None while it runs, if its guard was killed, or it is damaged."""
     try:
         found = json.loads((agent_dir / "status.json").read_text())
         return Ended(EndReason(found["reason"]), int(found["code"]))
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -88,11 +101,16 @@ def stderr_tail(agent_dir: Path, limit_bytes: int = 4000) -> str:
 
 def survivors(marker: str, record: Record | None) -> tuple[int, ...]:
     """Living processes of an agent: by its marker, and by its namespace where it has one."""
-    found = {pid for pid, value in carrying(marker).items() if value == marker}
-    if record is not None and record.pidns:
+    found = _marked(marker)
+    if record is not None and record.pidns not in ("", own_namespace()):
         found.update(inside(record.pidns))
     found.discard(os.getpid())
     return tuple(sorted(found))
+
+
+def _marked(marker: str) -> set[int]:
+    """Those that may be killed: they carry the marker, and so does their namespace's init."""
+    return {pid for pid, value in carrying(marker).items() if value == marker} - {os.getpid()}
 
 
 async def end_tree(launch: Launch) -> None:
@@ -133,26 +151,27 @@ async def _end_tree(launch: Launch) -> None:
         (launch.agent_dir / "cancelled").touch()
     record = read_record(launch.agent_dir)
     if record is not None:
-        await _end_guard(record)
+        await _end_guard(record, launch.marker)
     until = loop.time() + KILL_SECONDS
     while left := await asyncio.to_thread(survivors, launch.marker, record):
         remaining = until - loop.time()
         if remaining <= 0:
             raise TreeSurvivesError(launch.marker, left)
-        kill(left)
+        victims = _marked(launch.marker)
+        kill(victims)
         await all_gone(left, remaining)
         if record is not None:  # else they are the SDK's own child, for asyncio to collect
-            collect(pid for pid in left if pid != record.pid)
+            collect(pid for pid in victims if pid != record.pid)
 
 
-async def _end_guard(record: Record) -> None:
+async def _end_guard(record: Record, marker: str) -> None:
     """SIGTERM, patience, SIGKILL; through a pidfd, so that it is never another process."""
     try:
         pidfd = os.pidfd_open(record.pid)
     except ProcessLookupError:
         return
     try:
-        if not living(record.pid, record.start):
+        if not living(record.pid, record.start) or record.pid not in _marked(marker):
             return
         for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
             with suppress(ProcessLookupError):

@@ -74,6 +74,14 @@ def inside(namespace: str) -> list[int]:
     return found
 
 
+def own_namespace() -> str:
+    """The pid namespace we are in, named as in `inside`; '' where there is no such thing."""
+    try:
+        return str((PROC / "self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
 def descendants(root: int) -> list[int]:
     """All processes below `root`, zombies too, nearest first."""
     below: dict[int, list[int]] = {}

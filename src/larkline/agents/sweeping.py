@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from larkline.agents.ending import collect, read_record
-from larkline.agents.processes import all_gone, carrying, inside, kill, living, pids, stat_fields
+from larkline.agents.processes import all_gone, carrying, kill, living, pids, stat_fields
 
 PR_SET_CHILD_SUBREAPER: Final = 36
 GRACE_SECONDS: Final = 1.0
@@ -101,16 +101,16 @@ async def sweep(
     there is goes (the caller holds the data directory's lock); later only what is old enough not to
     be in the making. Repeatable. Takes over `GRACE_SECONDS` only if it finds processes.
     """
-    found, left = await _sweep_processes(instance, agents_root, live)
+    found, left = await _sweep_processes(instance, live)
     doomed = await asyncio.to_thread(_unowned, agents_root, resume_root, live, at_start)
     failed = tuple([path for path in doomed if not await asyncio.to_thread(remove_folder, path)])
     return Swept(found, len(doomed) - len(failed), left, failed)
 
 
 async def _sweep_processes(
-    instance: Instance, agents_root: Path, live: Collection[str]
+    instance: Instance, live: Collection[str]
 ) -> tuple[int, tuple[int, ...]]:
-    unowned = await asyncio.to_thread(_unowned_processes, instance, agents_root, live)
+    unowned = await asyncio.to_thread(_unowned_processes, instance, live)
     if not unowned:
         return 0, ()
     await all_gone(unowned, GRACE_SECONDS)
@@ -118,7 +118,7 @@ async def _sweep_processes(
     loop = asyncio.get_running_loop()
     until = loop.time() + KILL_SECONDS
     # Again and again, because one may have started another just before it was killed.
-    while still := await asyncio.to_thread(_unowned_processes, instance, agents_root, live):
+    while still := await asyncio.to_thread(_unowned_processes, instance, live):
         seen |= still
         if loop.time() >= until:
             break
@@ -128,16 +128,13 @@ async def _sweep_processes(
     return len(seen), tuple(sorted(still))
 
 
-def _unowned_processes(instance: Instance, agents_root: Path, live: Collection[str]) -> set[int]:
+def _unowned_processes(instance: Instance, live: Collection[str]) -> set[int]:
+    """By the marker: whoever is in a namespace goes with its init, which carries it too."""
     run = instance.marker("")
     found = set()
     for pid, marker in carrying(f"{instance.home}.").items():
         if not marker.startswith(run) or marker.removeprefix(run) not in live:
             found.add(pid)
-    for folder in _folders(agents_root):
-        record = read_record(folder)
-        if folder.name not in live and record is not None and record.pidns:
-            found.update(inside(record.pidns))
     found.discard(os.getpid())
     return found
 
