@@ -86,7 +86,7 @@ async def told(process: Process) -> bytes:
     return line
 
 
-async def measure(rounds: int) -> dict[str, object]:
+async def measure(rounds: int = 20) -> dict[str, object]:
     upstream, reader = await spawn("upstream"), await spawn("reader")
     assert upstream.stdin is not None
     assert reader.stdin is not None

@@ -1,4 +1,4 @@
-"""Figures of the SQLite store, as JSON on stdout.
+"""Figures of the SQLite store.
 
 accepts: how many messages a second are durable at concurrency 64, and how long one takes.
 ack: accept under a steady 200 a second while the event loop is kept busy.
@@ -9,9 +9,7 @@ the medians must stay flat.
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -183,8 +181,8 @@ async def turns(folder: Path, rounds: int = 300) -> dict[str, object]:
     }
 
 
-async def main() -> int:
-    """Print the figures; 1 if a bar is missed."""
+async def measure() -> dict[str, object]:
+    """All figures, and whether the bars are met."""
     with tempfile.TemporaryDirectory(prefix="larkline-bench-") as name:
         folder = Path(name)
         figures = {
@@ -198,9 +196,4 @@ async def main() -> int:
         "take and settle flat": figures["turns"]["take_and_settle_ratio"] <= 1.5,  # type: ignore[operator]
         "delivery flat": figures["turns"]["deliver_ratio"] <= 1.5,  # type: ignore[operator]
     }
-    print(json.dumps({**figures, "bars": bars}, indent=2))
-    return 0 if all(bars.values()) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    return {**figures, "bars": bars, "met": all(bars.values())}

@@ -125,6 +125,7 @@ class Gateway:
     async def close(self) -> None:
         if self.process is not None and self.process.returncode is None:
             await self.stop(signal.SIGKILL)
+        await until(lambda: not self.agents(), 10)
 
     # As a user of it
 
@@ -172,7 +173,8 @@ class Gateway:
     def _settled(self, message: Message) -> Message | None:
         for reply in self.shown(message):
             card = self.platform.card(reply)
-            if card is None or (card.revisions and not card.streaming):
+            position = card is None and "⏳" in self.platform.text(reply)
+            if not position and (card is None or (card.revisions and not card.streaming)):
                 return reply
         return None
 

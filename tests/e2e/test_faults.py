@@ -10,7 +10,7 @@ import time
 import pytest
 from gateway_kit import Gateway, until
 
-from larkline.sim.script import parse
+from larkline.sim.script import filler, parse
 
 pytestmark = [pytest.mark.cli, pytest.mark.timeout(240)]
 
@@ -115,10 +115,8 @@ async def test_a_long_answer_is_split_and_whole(gateway: Gateway) -> None:
     shown = gateway.shown(sent.message)
     assert len(shown) >= 2
     assert platform.refusals() == []
-    (step,) = parse("[[size:60000]]")
-    (block,) = step.blocks
     whole = "".join("".join(platform.text(m).rpartition("\n")[0].split()) for m in shown)
-    assert whole == "".join(block.text.split())
+    assert whole == "".join(filler(60000).split())
 
 
 async def test_a_reconnect_never_touches_a_turn(gateway: Gateway) -> None:
