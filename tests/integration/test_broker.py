@@ -136,12 +136,14 @@ async def test_only_the_broker_shows_the_key() -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         seen.append(request)
         echo = f"bad key {KEY}"
-        return web.json_response(
-            {"error": echo}, status=401, headers={"X-Echo": echo, "Set-Cookie": "a=b"}
-        )
+        headers = {"X-Echo": echo, "Set-Cookie": "a=b", **encoding}
+        return web.Response(body=error, status=401, headers=headers)
 
+    encoding: dict[str, str] = {}
+    error = f"bad key {KEY}".encode()
     for upstream_key, name, value in [
         ({"api_key": KEY}, "x-api-key", KEY),
+        ({"auth_token": KEY}, "Authorization", f"Bearer {KEY}"),
         ({"auth_token": KEY}, "Authorization", f"Bearer {KEY}"),
     ]:
         seen.clear()
@@ -163,6 +165,7 @@ async def test_only_the_broker_shows_the_key() -> None:
         assert credentials == {name: value}
         assert seen[0].headers["anthropic-beta"] == "b"
         assert "Cookie" not in seen[0].headers
+        encoding, error = {"Content-Encoding": "x"}, error if name == "x-api-key" else b""
     assert KEY not in repr(Upstream("http://h", api_key=KEY, auth_token=KEY))
 
 

@@ -122,27 +122,27 @@ class Relay:
                 body += chunk
         except aiohttp.ClientError:
             body.clear()  # the status is what counts
-        secrets = self._line.upstream
-        headers = _passed(answer.headers, _HELD_BACK | {"content-length"})
+        headers = self._shown(answer, _HELD_BACK | {"content-length"})
         if not body or "Content-Encoding" in answer.headers:
             headers.pop("Content-Encoding", None)
             headers.pop("Content-Type", None)
             response = refusal(answer.status, "api_error", f"the upstream said {answer.status}")
             response.headers.update(headers)
             return response
-        for name, value in list(headers.items()):
-            headers[name] = secrets.redacted(value.encode(errors="surrogateescape")).decode(
-                errors="surrogateescape"
-            )
         headers.update(_NO_RETRY)
-        return web.Response(
-            status=answer.status, body=secrets.redacted(bytes(body)), headers=headers
-        )
+        shown = self._line.upstream.redacted(bytes(body))
+        return web.Response(status=answer.status, body=shown, headers=headers)
+
+    def _shown(self, answer: aiohttp.ClientResponse, without: frozenset[str]) -> CIMultiDict[str]:
+        """The answer's headers as the agent may see them."""
+        redacted = self._line.upstream.redacted
+        headers = _passed(answer.headers, without)
+        return CIMultiDict((k, redacted(v.encode()).decode()) for k, v in headers.items())
 
     async def _pass_answer(
         self, answer: aiohttp.ClientResponse, silence: Silence
     ) -> web.StreamResponse:
-        headers = _passed(answer.headers, _HELD_BACK)
+        headers = self._shown(answer, _HELD_BACK)
         self._response = response = web.StreamResponse(status=answer.status, headers=headers)
         meter = StreamMeter() if answer.content_type == "text/event-stream" else AnswerMeter()
         try:

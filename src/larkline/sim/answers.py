@@ -22,7 +22,9 @@ _RECALL = re.compile(
 _CREATE = re.compile(r"\b(create|write|make|add|generate)\b|创建|新建|生成|写(一)?(个|段|份)", re.I)
 _NOUN = re.compile(r"\b(file|script|program|module)\b|文件|脚本|程序|代码", re.I)
 _LIST = re.compile(
-    r"^\s*ls\b|\b(list|show|what).{0,20}\bfiles\b|(列出|查看|显示|有哪些|什么).{0,6}文件|目录", re.I
+    r"(?:^|[:：])\s*ls\b|\b(list|show|what).{0,20}\bfiles\b"
+    r"|(列出|查看|显示|有哪些|什么).{0,6}文件|目录",
+    re.I,
 )
 _READ = re.compile(r"\b(read|open|cat|show)\b|读|打开|看看|查看", re.I)
 _RUN = re.compile(r"\b(run|execute)\b|运行|执行|跑", re.I)
