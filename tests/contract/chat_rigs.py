@@ -17,6 +17,7 @@ from larkline.domain.errors import (
     LarklineError,
     Permanent,
     SequenceStale,
+    StoreError,
     StreamClosed,
     TargetGone,
     Transient,
@@ -168,7 +169,7 @@ class ScriptedRig:
         self.events += 1
         try:
             await self.chat.deliver(event)
-        except RuntimeError:
+        except StoreError:
             return False
         return True
 

@@ -21,6 +21,7 @@ from larkline.domain.errors import (
     LarklineError,
     Permanent,
     SequenceStale,
+    StoreError,
     StreamClosed,
     TargetGone,
     Transient,
@@ -87,7 +88,7 @@ async def test_an_exception_means_not_stored(rig: Rig) -> None:
     """What `receive` raises is not acknowledged as stored; the chat lives on."""
 
     async def fail(_: ChatEvent) -> Toast | None:
-        raise RuntimeError("store full")
+        raise StoreError("store full")
 
     events: list[ChatEvent] = []
     async with _running(rig, _collector(events, fail)):

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from feishu_kit import settings
+from structlog.testing import capture_logs
 
 from larkline.chats.feishu.api import NO_CODE
 from larkline.chats.feishu.chat import MAX_TEXT_BYTES, FeishuChat
@@ -100,11 +101,12 @@ async def test_a_wrong_secret_is_explained_and_may_be_mended(
     """Refused credentials are transient, say what to check, and do not show the secret."""
     caplog.set_level(logging.DEBUG)
     wrong = replace(settings(platform.domain), app_secret="hunter2-hunter2")
-    async with FeishuChat(wrong) as chat:
-        with pytest.raises(Transient, match=r"10014.*feishu\.app_secret") as caught:
-            await chat.create_card(VIEW)
+    with capture_logs() as lines:
+        async with FeishuChat(wrong) as chat:
+            with pytest.raises(Transient, match=r"10014.*feishu\.app_secret") as caught:
+                await chat.create_card(VIEW)
     assert caught.value.retry_after
-    assert "hunter2" not in str(caught.value) + caplog.text
+    assert "hunter2" not in f"{caught.value} {lines} {caplog.text}"
 
 
 @pytest.mark.parametrize("status", [429, 400])
@@ -234,6 +236,18 @@ async def test_a_final_card_streams_no_more(platform: Platform, chat: FeishuChat
     await chat.replace_card(card, replace(VIEW, live=False), 1)
     with pytest.raises(StreamClosed):
         await chat.stream(card, "text", "late", 5)
+
+
+async def test_a_stream_that_is_closed_already_may_be_closed_again(
+    platform: Platform, chat: FeishuChat
+) -> None:
+    """A platform that ended the stream before us does not fail the final card."""
+    card = await chat.create_card(VIEW)
+    platform.faults.refuse("cardkit.card.settings", 300309)
+    await chat.replace_card(card, replace(VIEW, live=False), 1)
+    platform.faults.refuse("cardkit.card.settings", 230027)
+    with pytest.raises(Permanent):
+        await chat.replace_card(card, replace(VIEW, live=False), 3)
 
 
 async def test_a_reply_stands_under_its_message_and_in_its_thread(

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from feishu_kit import Inbox, running_chat, until
+from structlog.testing import capture_logs
 
 from larkline.domain.model import (
     Button,
@@ -74,6 +75,12 @@ async def test_what_was_not_stored_is_delivered_again(platform: Platform) -> Non
             raise RuntimeError("store full")
 
     inbox = Inbox(answer=fail_once)
+    with capture_logs() as lines:
+        await _delivered_again(platform, inbox)
+    assert any(line["log_level"] == "error" for line in lines)
+
+
+async def _delivered_again(platform: Platform, inbox: Inbox) -> None:
     async with running_chat(platform.domain, inbox, slack=9.0):
         await platform.connected()
         sent = platform.people.send(platform.users[0], "again")

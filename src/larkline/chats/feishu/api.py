@@ -7,7 +7,6 @@ time to wait.
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import structlog
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -24,7 +24,7 @@ from larkline.chats.feishu.settings import FeishuSettings
 from larkline.chats.feishu.token import TenantToken, Token, granted
 from larkline.domain.errors import Transient
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 Observe = Callable[[str, int, float], None]
 """Told of every HTTP exchange: api name, business code (NO_CODE without one), seconds."""
@@ -198,7 +198,7 @@ class Api:
         token = await self._token.current()
         done = await self._exchange(api, method, address, body, token)
         if done.code in TOKEN_REFUSED:
-            log.info("%s: token refused with code %d, fetching a new one", api, done.code)
+            log.info("token refused, fetching a new one", api=api, code=done.code)
             token = await self._token.instead_of(token)
             done = await self._exchange(api, method, address, body, token)
         if done.code != 0:

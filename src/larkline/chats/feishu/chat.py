@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import aiohttp
+import structlog
 
 from larkline.chats.feishu.api import (
     Api,
@@ -42,7 +42,7 @@ from larkline.domain.model import (
 )
 from larkline.ports import CardField, Receive
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 MAX_TEXT_BYTES = 140_000
 """The platform takes 150 KB for a text message, counted with the request around it."""
@@ -155,7 +155,7 @@ class FeishuChat:
         try:
             await self.api.set_streaming(card, False, sequence + 1)
         except StreamClosed:
-            log.debug("card %s had stopped streaming already", card)
+            log.debug("card had stopped streaming already", card=card)
 
     async def send_text(self, target: Target, text: str, key: str) -> MessageId:
         """See `Chat.send_text`."""
@@ -182,9 +182,9 @@ class FeishuChat:
     async def _handle(self, body: bytes, receive: Receive) -> Mapping[str, object] | None:
         event = decode_event(body, Ourselves(self._settings.app_id, self._bot), self._now())
         if isinstance(event, Uninteresting):
-            log.debug("event of type %s needs nothing", event.event_type)
+            log.debug("event needs nothing", event_type=event.event_type)
         elif isinstance(event, Malformed):
-            log.warning("malformed event %s: %s", event.event_id, event.reason)
+            log.warning("malformed event", event_id=event.event_id, reason=event.reason)
         bounds = self._settings.bounds
         clicked = isinstance(event, Click)
         async with asyncio.timeout(bounds.click if clicked else bounds.event):
@@ -201,12 +201,12 @@ class FeishuChat:
             except (Transient, Permanent) as exc:
                 failures += 1
                 delay = next_delay(failures, Cadence(), self._settings.bounds, self._chance())
-                log.warning("the bot's own id is not known yet: %s; again in %.0f s", exc, delay)
+                log.warning("bot id not known yet", error=str(exc), next_try=round(delay, 1))
                 await asyncio.sleep(delay)
                 continue
             self._bot = UserId(identity.open_id)
             self._identified.set()
-            log.info("our bot is %s", identity.open_id)
+            log.info("bot id known", bot=identity.open_id)
             return
 
     def _is_ours(self, item: Mapping[str, Any]) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import structlog
+
 from larkline.domain.errors import Transient
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 RENEW_BEFORE = 600.0
 """Seconds before its end a token is renewed; the old one stays valid meanwhile."""
@@ -57,7 +58,7 @@ class TenantToken:
             except Transient as exc:
                 if token is None or self._clock() >= token.ends_at:
                     raise
-                log.warning("token not renewed, the old one is still valid: %s", exc)
+                log.warning("token not renewed, the old one is still valid", error=str(exc))
                 # Asked again a moment later, not with every call.
                 later = min(self._clock() + 30.0, token.ends_at)
                 self._token = Token(token.secret, later, token.ends_at)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -17,6 +16,7 @@ from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
+import structlog
 
 from larkline.chats.feishu.fragments import FragmentError, Fragments
 from larkline.chats.feishu.frames import (
@@ -44,9 +44,10 @@ from larkline.chats.feishu.refusals import (
     redacted,
 )
 from larkline.chats.feishu.settings import FeishuSettings
+from larkline.domain.errors import LarklineError
 from larkline.lifecycle import running
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 Handle = Callable[[bytes], Awaitable[Mapping[str, object] | None]]
 """Takes an event's body and gives the callback's answer (None: nothing to say); bounds its waits.
@@ -118,7 +119,10 @@ class LongConnection:
                 failures = failures_after(failures, lived, self._bounds)
                 delay = next_delay(failures, self._cadence, self._bounds, self._chance())
                 log.warning(
-                    "no connection to the platform: %s; next try in %.1f s", self._reason, delay
+                    "no connection to the platform",
+                    reason=self._reason,
+                    next_try=round(delay, 1),
+                    lived=round(lived, 1),
                 )
                 await asyncio.sleep(delay)
 
@@ -137,7 +141,7 @@ class LongConnection:
             return network_words(exc, self._bounds.connect)
         except Exception as exc:
             # The boundary of the promise never to give up: told to operators, with its trace.
-            log.exception("the connection failed in an unforeseen way")
+            log.exception("connection failed in an unforeseen way")
             return f"internal error ({type(exc).__name__}): please report it with the log"
 
     async def _endpoint(self) -> tuple[str, int]:
@@ -207,7 +211,7 @@ class LongConnection:
                 frame = decode(message.data)
             except FrameError as exc:
                 bad += 1
-                log.warning("a frame that cannot be read was dropped: %s", exc)
+                log.warning("frame dropped that cannot be read", error=str(exc))
                 if bad >= MAX_BAD_FRAMES:
                     raise ConnectionLost(f"{bad} frames in a row could not be read") from exc
                 continue
@@ -216,7 +220,7 @@ class LongConnection:
                 self._connected_at = heard
                 self._connections += 1
                 self._up.set()
-                log.info("connected to the platform")
+                log.info("connected to the platform", reconnects=self.reconnects)
             if frame.method == CONTROL:
                 self._control(frame)
             elif frame.method == DATA:
@@ -260,13 +264,13 @@ class LongConnection:
     ) -> None:
         """Hand a data frame on once it is whole; waits while too many are in flight."""
         if frame.header("type") not in ("event", "card"):
-            log.info("a data frame of an unknown type was acknowledged")
+            log.info("data frame of an unknown type acknowledged")
             await self._ack(ws, frame, 200, None, 0.0)
             return
         try:
             body = _joined(fragments, frame)
         except FragmentError as exc:
-            log.warning("an event's fragment was refused: %s", exc)
+            log.warning("fragment of an event refused", error=str(exc))
             await self._ack(ws, frame, 500, None, 0.0)
             return
         if body is not None:
@@ -280,9 +284,13 @@ class LongConnection:
         try:
             try:
                 answer = await handle(body)
+            except (LarklineError, TimeoutError) as exc:
+                error = str(exc) or type(exc).__name__
+                log.warning("event not taken; the platform delivers it again", error=error)
+                code = 500
             except Exception:
-                # The platform is told, and delivers again.
-                log.exception("an event was not taken; the platform will deliver it again")
+                # The boundary that records a fault of ours: the platform is told all the same.
+                log.exception("event not taken; the platform delivers it again")
                 code = 500
             await self._ack(ws, frame, code, answer, clock() - began)
         finally:
@@ -304,10 +312,8 @@ class LongConnection:
             async with asyncio.timeout(self._bounds.send):
                 await ws.send_bytes(encode(replace(frame, headers=headers, payload=payload)))
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-            log.info(
-                "an acknowledgement could not leave (%s); the event will come again",
-                type(exc).__name__,
-            )
+            error = type(exc).__name__
+            log.info("acknowledgement could not leave; the event comes again", error=error)
 
 
 def _joined(fragments: Fragments, frame: Frame) -> bytes | None:
@@ -350,4 +356,4 @@ async def _close(ws: _WS) -> None:
         async with asyncio.timeout(2.0):
             await ws.close()
     except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-        log.debug("a connection was left without goodbye (%s)", type(exc).__name__)
+        log.debug("connection left without goodbye", error=type(exc).__name__)
