@@ -215,6 +215,7 @@ async def test_a_killed_cli_is_told_and_the_session_goes_on(world: World) -> Non
         assert prompts.count("My dog") == 1
     finally:
         await again.close()
+    (world.home(spec().conversation).config / ".claude.json").write_text('{"broken')
     assert said(await once(world, session, "still [[text:there]]")) == "there"
     kept = await world.transcripts.load((spec().conversation, session, ""))
     assert kept is not None

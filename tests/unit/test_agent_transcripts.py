@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from larkline.agents.transcripts import Mirror, lay_out
+from larkline.agents.transcripts import Mirror, lay_out, mend
 from larkline.domain.errors import StoreError
 from larkline.domain.model import SessionId
 from larkline.ports import TranscriptKey
@@ -141,3 +142,26 @@ async def test_a_folder_in_the_way_goes(tmp_path: Path) -> None:
     (tmp_path / f"projects/-w-space/{S}.jsonl/full").mkdir(parents=True)
     assert await laid(store, tmp_path)
     assert (tmp_path / f"projects/-w-space/{S}.jsonl").is_file()
+
+
+@pytest.mark.parametrize("broken", [b"", b"{", b"[]", b"\xff", b"nul"])
+def test_broken_settings_of_the_cli_are_put_aside(broken: bytes, tmp_path: Path) -> None:
+    """The CLI would not start with them, ever again; good ones and none stay as they are."""
+    assert not mend(tmp_path)
+    path = tmp_path / ".claude.json"
+    path.write_bytes(b'{"a": 1}')
+    assert not mend(tmp_path)
+    path.write_bytes(broken)
+    assert mend(tmp_path)
+    assert not path.exists()
+    assert (tmp_path / ".claude.json.broken").read_bytes() == broken
+
+
+def test_a_link_for_settings_is_put_aside_unread(tmp_path: Path) -> None:
+    """Nor does a pipe hold us up."""
+    path = tmp_path / ".claude.json"
+    path.symlink_to("/etc/hostname")
+    assert mend(tmp_path)
+    os.mkfifo(path)
+    assert mend(tmp_path)
+    assert not mend(tmp_path)

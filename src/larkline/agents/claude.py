@@ -138,10 +138,11 @@ class ClaudeMaker:
     async def start(self, spec: AgentSpec) -> ClaudeAgent:
         """See `AgentMaker`."""
         agent_class = await self._load()
+        cli = self.cli()
         home = await self._homes(spec.conversation)
         name = f"{spec.conversation}-{secrets.token_hex(4)}"
         token = self._broker.admit(name) if self._broker is not None else None
-        order = self._order(spec, home, name, token)
+        order = self._order(spec, home, cli, name, token)
         self._live.add(name)
         agent = agent_class(
             order, self._transcripts, self._broker, lambda: self._live.discard(name)
@@ -157,7 +158,7 @@ class ClaudeMaker:
                 self._sessions = cast("type[ClaudeAgent]", module.ClaudeAgent)
             return self._sessions
 
-    def _order(self, spec: AgentSpec, home: Home, name: str, token: str | None) -> Order:
+    def _order(self, spec: AgentSpec, home: Home, cli: Path, name: str, token: str | None) -> Order:
         settings, ground = self._settings, self._ground
         launch = Launch(
             marker=ground.instance.marker(name),
@@ -165,7 +166,7 @@ class ClaudeMaker:
             workspace=home.workspace,
             config_dir=home.config,
             resume_root=ground.resume_root,
-            cli_path=self.cli(),
+            cli_path=cli,
             isolation=settings.isolation,
             env=self._environment(token),
             hidden=ground.hidden,

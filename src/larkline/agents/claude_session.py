@@ -10,24 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import warnings
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from claude_agent_sdk import (
-    CanUseToolShadowedWarning,
     ClaudeAgentOptions,
     ClaudeSDKClient,
     ClaudeSDKError,
-    CLINotFoundError,
+    MirrorErrorMessage,
     PermissionResultAllow,
     PermissionResultDeny,
     ProcessError,
-    ResultError,
     ResultMessage,
     project_key_for_directory,
 )
@@ -36,10 +32,11 @@ from claude_agent_sdk._errors import MessageParseError
 from larkline.agents.about import about
 from larkline.agents.account import TurnReport
 from larkline.agents.buffer import EventBuffer
-from larkline.agents.ending import end_tree, read_ended, read_record
+from larkline.agents.claude_start import options, start_error
+from larkline.agents.ending import end_tree, read_record
 from larkline.agents.permissions import decide
 from larkline.agents.sweeping import remove_folder
-from larkline.agents.transcripts import Mirror, lay_out
+from larkline.agents.transcripts import Mirror, lay_out, mend
 from larkline.agents.translation import Reading, read
 from larkline.domain.errors import AgentDiedError, AgentStartError, StartFault, StoreError
 from larkline.domain.events import AgentEvent, Denied, Ended, Started
@@ -48,14 +45,14 @@ from larkline.lifecycle import to_the_end
 from larkline.ports import ModelFailure, Transcripts
 
 if TYPE_CHECKING:
-    from claude_agent_sdk import Message, PermissionResult, SessionStore, ToolPermissionContext
+    from claude_agent_sdk import Message, PermissionResult, ToolPermissionContext
 
     from larkline.agents.broker import Broker
     from larkline.agents.claude import Order
 
 _log = logging.getLogger(__name__)
-# Allow rules go to the CLI on purpose: what they cover never comes to us.
-warnings.filterwarnings("ignore", category=CanUseToolShadowedWarning)
+# The SDK's own log shows pieces of what the agent said; what it reports comes to us as messages.
+logging.getLogger("claude_agent_sdk").setLevel(logging.CRITICAL + 1)
 
 SAY_SECONDS = 30.0
 INTERRUPT_SECONDS = 5.0
@@ -64,7 +61,6 @@ FAREWELL_SECONDS = 2.0
 DISCONNECT_SECONDS = 3.0
 SETTLE_SECONDS = 3.0
 _STDERR_LINES = 50
-_SECRET = re.compile(r"(?i)(sk-|larkline-|bearer |key[=: ]+|token[=: ]+)\S+")
 
 
 class ClaudeAgent:
@@ -157,6 +153,7 @@ class ClaudeAgent:
     async def _prepared(self) -> ClaudeAgentOptions:
         launch, order = self._launch, self._order
         wrapper = await to_the_end(asyncio.to_thread(launch.cli_wrapper))
+        await asyncio.to_thread(mend, launch.config_dir)
         if order.resumes:
             key = project_key_for_directory(launch.workspace)
             try:
@@ -167,64 +164,17 @@ class ClaudeAgent:
                 raise AgentStartError(
                     StartFault.EXITED, f"the transcript of {order.session} cannot be laid out"
                 ) from exc
-        return self._options(str(wrapper))
-
-    def _options(self, cli_path: str) -> ClaudeAgentOptions:
-        order, settings = self._order, self._order.settings
-        return ClaudeAgentOptions(
-            cli_path=cli_path,
-            cwd=self._launch.workspace,
-            env=self._launch.sdk_env(),
-            system_prompt={"type": "preset", "preset": "claude_code"},
-            model=settings.model or None,
-            permission_mode=settings.permission_mode,
-            allowed_tools=list(settings.allow),
-            disallowed_tools=list(settings.deny),
-            can_use_tool=self._may_use,
-            setting_sources=list(settings.setting_sources),
-            strict_mcp_config=True,
-            include_partial_messages=True,
-            verbatim_prompts=True,
-            max_buffer_size=settings.line_bytes,
-            resume=order.session if order.resumes else None,
-            session_id=None if order.resumes else order.session,
-            session_store=cast("SessionStore", self._mirror),
-            session_store_flush="eager",
-            stderr=self._hear,
-        )
+        return options(order, wrapper, self._mirror, self._may_use, self._hear)
 
     async def _connect(self, client: ClaudeSDKClient) -> None:
         try:
             await client.connect()
         except Exception as exc:
-            raise self._start_error(exc) from exc
+            raise start_error(exc, self._order, self._stderr) from exc
         record = read_record(self._launch.agent_dir)
         self._pid = record.pid if record is not None else None
         self._up = True
         self._connected.set()
-
-    def _start_error(self, exc: Exception) -> AgentStartError:
-        if isinstance(exc, CLINotFoundError):
-            return AgentStartError(StartFault.NO_CLI, f"no CLI at {self._launch.cli_path}")
-        if not self._launch.workspace.is_dir():
-            return AgentStartError(StartFault.NO_WORKSPACE, f"no folder {self._launch.workspace}")
-        code = exc.exit_code if isinstance(exc, ProcessError) else None
-        told = read_ended(self._launch.agent_dir)
-        how = told.reason.value if told is not None else "unknown"
-        if (
-            self._order.resumes
-            and isinstance(exc, ResultError)
-            and exc.subtype == "error_during_execution"
-            and not exc.data.get("num_turns")
-        ):
-            return AgentStartError(
-                StartFault.RESUME_FAILED, f"session {self.session} could not be resumed"
-            )
-        # Nothing of a user has reached the process yet, so its words may be shown.
-        said = _SECRET.sub(r"\1***", self._stderr[-1])[:200] if self._stderr else "nothing"
-        return AgentStartError(
-            StartFault.EXITED, f"{how}, code {code} ({type(exc).__name__}); it said: {said}"
-        )
 
     # Turns
 
@@ -332,6 +282,8 @@ class ClaudeAgent:
                     await self._buffer.put(event)
                     if isinstance(event, Ended):
                         self._buffer.end()
+        if isinstance(message, MirrorErrorMessage):
+            _log.warning("agent %s: the store lags behind the transcript", self._launch.marker)
         if isinstance(message, ResultMessage) and message.total_cost_usd is not None:
             self._cost = message.total_cost_usd
 

@@ -37,6 +37,7 @@ PATIENCE_SECONDS = 3.0
 """How long a slow store may hold up a turn's result."""
 BACKLOG_BATCHES = 10_000
 _PAUSE_SECONDS = (0.1, 5.0)
+_LARGEST_SETTINGS_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,26 @@ async def lay_out(
         if entries and _plain(subpath):
             files.update(_subagent(f"{session}/{subpath}", entries))
     await asyncio.to_thread(_write_below, config, ("projects", project_key), files)
+    return True
+
+
+def mend(config: Path) -> bool:
+    """Put the CLI's own settings file aside if it is broken: the CLI would not start with it.
+
+    True if it was. The file is the agent's: it may be anything.
+    """
+    path = config / ".claude.json"
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            data = file.read(_LARGEST_SETTINGS_BYTES + 1)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        data = b""
+    with suppress(ValueError):
+        if len(data) <= _LARGEST_SETTINGS_BYTES and isinstance(json.loads(data), dict):
+            return False
+    path.rename(config / ".claude.json.broken")
     return True
 
 
