@@ -184,7 +184,15 @@ def test_recall_repeats_what_was_said(prompt: str, word: str) -> None:
     assert "and Ann" in text
 
 
-@pytest.mark.parametrize(("prompt", "word"), [("hi there", "offline model"), ("你好", "离线模型")])
+@pytest.mark.parametrize(
+    ("prompt", "word"),
+    [
+        ("hi there", "offline model"),
+        ("please remember my cat", "offline model"),
+        ("你好", "离线模型"),
+        ("请记得我的猫", "离线模型"),
+    ],
+)
 def test_it_says_what_it_is(prompt: str, word: str) -> None:
     """The plain answer is in the prompt's language, has a list and code, and names itself."""
     text = _said(plausible(asked(prompt)))

@@ -15,8 +15,8 @@ _CJK = re.compile(r"[⺀-鿿]")
 _FILE = re.compile(r"(?<![\w/.-])[\w-]+(?:/[\w-]+)*\.[A-Za-z]\w{0,7}\b", re.ASCII)
 _SUMMARY = re.compile(r"create a detailed summary of the conversation", re.I)
 _RECALL = re.compile(
-    r"(what|which).{0,30}\b(i|we)\b.{0,20}\b(say|said|ask|asked|write|wrote|told)\b|remember"
-    r"|刚才|之前.{0,6}(说|问|聊)|我(都)?(说|问)(了|过)|记得|上一(句|条)",
+    r"(what|which).{0,30}\b(i|we)\b.{0,20}\b(say|said|ask|asked|write|wrote|told)\b|do you remember"
+    r"|刚才|之前.{0,6}(说|问|聊)|我(都)?(说|问)(了|过)|记得.{0,12}[吗么？?]|上一(句|条)",
     re.I,
 )
 _CREATE = re.compile(r"\b(create|write|make|add|generate)\b|创建|新建|生成|写(一)?(个|段|份)", re.I)
