@@ -43,6 +43,7 @@ from larkline.stores import sqlite as sqlite_store
 from larkline.stores.migrate import SHIPPED, Lineage
 from larkline.stores.sqlite import SqliteStore, open_sqlite
 from larkline.stores.statement import Statement
+from larkline.stores.writer import Writer
 
 HERE = Place("cli_app", "oc_here")
 LIMITS = QueueLimits(per_conversation=10_000, total=10_000)
@@ -332,6 +333,46 @@ async def test_more_callers_than_places_wait_for_their_turn(store: SqliteStore) 
     """The queue of writes is bounded; whoever does not fit waits and is served."""
     accepted = await asyncio.gather(*(store.accept(message(str(n)), turn()) for n in range(3000)))
     assert len({each.turn for each in accepted}) == 3000
+
+
+class Failing(sqlite3.Connection):
+    """A connection on which chosen statements fail once each, as a bad disk makes them."""
+
+    fail: tuple[str, ...] = ()
+
+    def execute(self, sql: str, *rest: object) -> sqlite3.Cursor:
+        if sql in self.fail:
+            self.fail = tuple(each for each in self.fail if each != sql)
+            raise sqlite3.OperationalError(f"disk I/O error in {sql}")
+        return super().execute(sql, *rest)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [("COMMIT",), ("COMMIT", "ROLLBACK"), ("BEGIN IMMEDIATE",), ("SAVEPOINT job",)],
+    ids="+".join,
+)
+async def test_the_writer_survives_a_disk_that_fails(path: Path, failing: tuple[str, ...]) -> None:
+    """The whole batch is refused, nobody waits for ever, the next write succeeds."""
+    await (await open_sqlite(path)).close()
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Failing)
+    db.execute("CREATE TABLE marks (n INTEGER)")
+    db.fail = failing
+    writer = Writer(db)
+
+    def mark(db: sqlite3.Connection) -> int:
+        return db.execute("INSERT INTO marks VALUES (1)").rowcount
+
+    async with asyncio.timeout(10):
+        refused = await asyncio.gather(
+            *(writer.write(mark) for _ in range(5)), return_exceptions=True
+        )
+        assert await writer.write(mark) == 1
+        await writer.close()
+    kept = 1 + sum(not isinstance(each, BaseException) for each in refused)
+    assert any(isinstance(each, StoreError) for each in refused)
+    with contextlib.closing(sqlite3.connect(path)) as found:
+        assert found.execute("SELECT count(*) FROM marks").fetchone()[0] == kept
 
 
 async def test_a_lock_of_somebody_else_is_waited_for(path: Path, store: SqliteStore) -> None:
