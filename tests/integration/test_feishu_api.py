@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
@@ -153,10 +154,24 @@ async def test_a_read_without_an_answer_is_sure(platform: Platform, chat: Feishu
 
 async def test_a_platform_that_is_not_there_got_nothing() -> None:
     """A refused connection is transient, and surely had no effect."""
-    async with FeishuChat(settings("http://127.0.0.1:1")) as chat:
+    async with AsyncExitStack() as stack:
+        async with Platform() as platform:
+            chat = await stack.enter_async_context(FeishuChat(settings(platform.domain)))
+            await chat.create_card(VIEW)
+        with pytest.raises(Transient):  # Perhaps still on the pooled connection.
+            await chat.send_text(Target(Place("a", "oc_1")), "x", "k")
         with pytest.raises(Transient, match="cannot connect") as caught:
             await chat.send_text(Target(Place("a", "oc_1")), "x", "k")
     assert not caught.value.unsure
+
+
+async def test_a_text_without_utf8_form_does_not_break_a_call(
+    platform: Platform, chat: FeishuChat
+) -> None:
+    """A lone surrogate that comes as far as the wire is replaced there."""
+    chat_id = platform.p2p(platform.users[0]).chat_id
+    await chat.api.create_message(chat_id, "text", '{"text": "a\ud800b"}', "k")
+    assert texts(platform) == ["a?b"]
 
 
 async def test_a_failing_token_call_is_no_unsure_send(platform: Platform, chat: FeishuChat) -> None:
@@ -265,6 +280,7 @@ async def test_a_reply_stands_under_its_message_and_in_its_thread(
     assert message.thread_id == threaded.thread_id
     found = await chat.sent_since(Target(place), before)
     assert [(each.id, each.text) for each in found] == [(sent, "answer")]
+    assert await chat.sent_since(Target(place), time.time() + 60) == ()
 
 
 async def test_sent_since_pages_through_a_busy_chat(platform: Platform, chat: FeishuChat) -> None:
