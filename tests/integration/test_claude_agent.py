@@ -40,7 +40,7 @@ pytestmark = [
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with claude_kit.world(tmp_path) as made:
         yield made
-    assert all(not entry.is_dir() for entry in made.agents_root.iterdir())
+    assert not list(made.agents_root.glob(f"{spec().conversation}-*"))
 
 
 async def first_text(agent: Agent, prompt: str) -> AsyncGenerator[AgentEvent, None]:
@@ -255,7 +255,7 @@ async def test_starts_that_fail_say_why_and_leave_nothing(world: World, tmp_path
     assert caught.value.fault is StartFault.TIMED_OUT
     starting = asyncio.ensure_future(world.maker(cli_path=mute).start(spec()))
     async with asyncio.timeout(10):
-        while not any(entry.is_dir() for entry in world.agents_root.iterdir()):
+        while not list(world.agents_root.glob(f"{spec().conversation}-*")):
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.2)
         starting.cancel()
@@ -315,3 +315,31 @@ async def test_work_of_its_own_between_turns_is_not_the_answer(world: World) -> 
         assert said(await turn(agent, "mine [[text:for me]]")) == "for me"
     finally:
         await agent.close()
+
+
+async def test_a_frozen_cli_holds_nobody_up(world: World) -> None:
+    """Interrupt and close are bounded, and nothing is left of it."""
+    agent = await world.maker().start(spec())
+    events = first_text(agent, "[[tokens:5000]][[delay:0.02]]")
+    await anext(events)
+    reading = asyncio.ensure_future(collect(events))
+    (cli,) = runs(agent, "claude")
+    os.kill(cli, signal.SIGSTOP)
+    async with asyncio.timeout(7):
+        await agent.interrupt()
+    async with asyncio.timeout(10):
+        await agent.close()
+        with pytest.raises(AgentDiedError):
+            await reading
+    assert not survivors(agent._launch.marker, None)
+
+
+async def test_a_cli_that_dies_idle_is_noticed_at_once(world: World) -> None:
+    """Not only when the next turn finds nobody."""
+    agent = await world.maker().start(spec())
+    (cli,) = runs(agent, "claude")
+    os.kill(cli, signal.SIGKILL)
+    async with asyncio.timeout(5):
+        while agent.alive:
+            await asyncio.sleep(0.01)
+    await agent.close()

@@ -12,7 +12,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +57,7 @@ SAY_SECONDS = 30.0
 INTERRUPT_SECONDS = 5.0
 FAREWELL_SECONDS = 2.0
 """At closing: how long a busy agent may take to report the end of its turn."""
-DISCONNECT_SECONDS = 3.0
+DISCONNECT_SECONDS = 2.0
 SETTLE_SECONDS = 3.0
 _STDERR_LINES = 50
 
@@ -325,14 +324,20 @@ class ClaudeAgent:
             # The SDK would wait for the process to go by itself.
             await end_tree(self._launch)
         elif self._up and not self._idle.is_set() and self._client is not None:
-            await self._ask_to_stop(self._client)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FAREWELL_SECONDS):
-                    await self._idle.wait()
+            await self._say_farewell(self._client)
         owner.cancel()
         await asyncio.wait({owner})
         if not owner.cancelled() and (error := owner.exception()) and self._connected.is_set():
             raise error
+
+    async def _say_farewell(self, client: ClaudeSDKClient) -> None:
+        """Have the turn end in the transcript too; a process that is stuck is not waited for."""
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self._ask_to_stop(client)
+                await self._idle.wait()
+        except TimeoutError:
+            _log.info("agent %s did not end its turn", self._launch.marker)
 
     def _end_turn(self) -> None:
         self._idle.set()
