@@ -102,5 +102,8 @@ async def test_mistakes_are_named_and_strangers_refused() -> None:
         headers = {"Host": "evil.example"}
         async with session.get(f"{p.url}/_sim/stats", headers=headers) as answer:
             assert answer.status == 403
-        async with session.post(f"{p.url}/_sim/revoke-tokens", data="{}") as answer:
+        url = f"{p.url}/_sim/revoke-tokens"
+        async with session.post(url, json={}, headers=headers) as answer:
+            assert answer.status == 403
+        async with session.post(url, data="{}") as answer:
             assert answer.status == 403

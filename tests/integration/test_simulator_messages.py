@@ -295,4 +295,5 @@ async def test_a_users_file_can_be_fetched() -> None:
         url = f"{p.url}{path}{key}?type=file"
         async with client.session.get(url, headers=headers) as answer:
             assert await answer.read() == b"\x00payload"
-        assert await client.code("GET", f"{path}file_v3_other?type=file") == 234001
+        other = p.people.upload(b"not in this message")
+        assert await client.code("GET", f"{path}{other}?type=file") == 234001
