@@ -17,17 +17,11 @@ CLI_INSIDE = Path("/opt/claude")
 """Where an isolated agent's CLI lies when its own place is not part of the system."""
 
 SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-ETC = (
-    "alternatives", "bash.bashrc", "ca-certificates", "debian_version", "gai.conf", "group",
-    "host.conf", "hostname", "hosts", "inputrc", "ld.so.cache", "ld.so.conf", "ld.so.conf.d",
-    "localtime", "mime.types", "networks", "nsswitch.conf", "os-release", "passwd",
-    "pki/ca-trust/extracted", "pki/tls/cert.pem", "pki/tls/certs", "profile", "protocols",
-    "resolv.conf", "services", "shells", "ssl/cert.pem", "ssl/certs", "ssl/openssl.cnf",
-    "terminfo", "timezone",
-)  # fmt: skip
-"""What tools need of /etc; the rest (keys, shadow, other programs' settings) is not shown."""
-KERNEL = ("acpi", "bus", "driver", "fs", "irq", "mtrr", "scsi", "sys", "sysrq-trigger")
-"""Of /proc, what root may write without any capability; /proc/sys would let it out."""
+KERNEL = ("acpi", "driver", "fs", "mtrr", "scsi", "sys")
+"""Of /proc, what root may write without any capability; /proc/sys would let it out.
+
+bubblewrap itself shuts sysrq-trigger, irq and bus; it takes /proc/sys for unwritable, as its
+folders are, and leaves it open."""
 
 
 class Hole(StrEnum):
@@ -63,13 +57,14 @@ class Isolation:
 class View:
     """What an isolated agent sees besides the system: each at its own path, `tmp` as /tmp.
 
-    `hidden` is shut even where it lies inside something shown.
+    `etc` is shown as /etc (`etc_copy`). `hidden` is shut even where it lies inside something shown.
     """
 
     workspace: Path
     config_dir: Path
     tmp: Path
     cli_path: Path
+    etc: Path | None = None
     read_only: tuple[Path, ...] = ()
     read_write: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
@@ -118,16 +113,16 @@ def _own_view(isolation: Isolation, view: View) -> list[str]:
             words += ["--symlink", str(path.readlink()), str(path)]
         elif path.is_dir():
             words += ["--ro-bind", str(path), str(path)]
-    words += ["--dir", "/etc", "--dir", "/opt"]
-    for name in ETC:
-        path = Path("/etc") / name
-        if path.exists():
-            words += ["--ro-bind-try", os.path.realpath(path), str(path)]
+    if view.etc is not None:
+        words += ["--ro-bind", str(view.etc), "/etc"]
     if Path("/nix/store").is_dir():
         words += ["--ro-bind", "/nix/store", "/nix/store"]
-    words += ["--proc", "/proc"] if isolation.own_proc else ["--ro-bind", "/proc", "/proc"]
-    words += _binds("--ro-bind", (p for n in KERNEL if (p := Path("/proc") / n).exists()))
-    words += ["--dev", "/dev", "--dir", "/run", "--dir", "/var", "--dir", "/home"]
+    if isolation.own_proc:
+        words += ["--proc", "/proc"]
+        words += _binds("--ro-bind", (p for n in KERNEL if (p := Path("/proc") / n).exists()))
+    else:
+        words += ["--ro-bind", "/proc", "/proc"]
+    words += ["--dev", "/dev", "--dir", "/run", "--dir", "/var", "--dir", "/home", "--dir", "/opt"]
     words += ["--bind", str(view.tmp), "/tmp"]  # noqa: S108
     words += _binds("--ro-bind", view.read_only)
     for path in _masks(view):

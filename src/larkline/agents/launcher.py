@@ -20,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from larkline.agents import guard
+from larkline.agents.etc import etc_copy
 from larkline.agents.isolation import Isolation, View, bwrap_arguments, cli_inside
 from larkline.agents.processes import MARKER
 from larkline.domain.errors import AgentStartError, StartFault
@@ -146,8 +147,10 @@ class Launch:
         }
 
     def _view(self) -> View:
+        full = self.isolation.level == "full"
         return View(
             self.workspace, self.config_dir, self.tmp, self.cli_path,
+            etc_copy(self.agent_dir.parent) if full else None,
             self.read_only, self.read_write, self.hidden,
         )  # fmt: skip
 

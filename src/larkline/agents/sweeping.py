@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from larkline.agents.ending import collect, read_record
+from larkline.agents.etc import PREFIX
 from larkline.agents.processes import all_gone, carrying, kill, living, pids, stat_fields
 
 PR_SET_CHILD_SUBREAPER: Final = 36
@@ -145,6 +146,8 @@ def _unowned(
     before = time.time() if at_start else time.time() - STALE_SECONDS
     in_use, doomed = set(), []
     for folder in _folders(agents_root):
+        if folder.name.startswith(PREFIX) and not at_start:
+            continue  # agents may be looking at it
         record = read_record(folder)
         if folder.name in live or (record is not None and living(record.pid, record.start)):
             in_use.add(record.resume if record is not None else "")
