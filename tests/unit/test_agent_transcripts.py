@@ -71,11 +71,12 @@ async def test_a_store_that_fails_catches_up_in_order() -> None:
 async def test_a_stuck_store_holds_up_one_turn_once() -> None:
     """The first append waits its patience, the next none; all is stored when it works again."""
     store = Stuck()
-    mirror = Mirror(store, project="c", patience=0.05)
+    mirror = Mirror(store, project="c", patience=0.2)
     key = {"project_key": "p", "session_id": S}
-    for number in range(20):
-        with pytest.raises(TimeoutError):
-            await mirror.append(key, [{"type": "user", "uuid": f"{number}"}])  # type: ignore[arg-type]
+    async with asyncio.timeout(2):
+        for number in range(20):
+            with pytest.raises(TimeoutError, match="in time"):
+                await mirror.append(key, [{"type": "user", "uuid": f"{number}"}])  # type: ignore[arg-type]
     assert mirror.behind
     store.go.set()
     assert await mirror.settle(5)
