@@ -262,6 +262,28 @@ async def test_garbage_from_the_endpoint_is_survived(body: bytes) -> None:
     assert len(reason) < 400
 
 
+async def test_a_handshake_without_an_answer_is_given_up() -> None:
+    """An address that takes the connection and says nothing does not hold us."""
+    calls = 0
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        body = f'{{"code": 0, "data": {{"URL": "ws://127.0.0.1:{port}/?service_id=1"}}}}'
+        async with (
+            _endpoint(web.Response(body=body.encode())) as domain,
+            running_chat(domain, connect=0.2) as chat,
+        ):
+            await until(lambda: calls >= 3)
+            assert "no answer within" in chat.connection().reason
+
+
 async def test_secrets_stay_out_of_logs_and_reasons(
     platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
