@@ -31,9 +31,14 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
         db.row_factory = sqlite3.Row
         db.execute("PRAGMA foreign_keys=ON")
         if writes:
-            db.execute("PRAGMA journal_mode=WAL")
+            [mode] = db.execute("PRAGMA journal_mode=WAL").fetchone()
+            if mode != "wal":  # SQLite falls back without an error
+                raise sqlite3.OperationalError(
+                    f"no write-ahead log on this file system (journal mode {mode}): use a local one"
+                )
             db.execute("PRAGMA synchronous=FULL")
             db.execute("PRAGMA journal_size_limit=67108864")
+            db.execute("PRAGMA cache_size=-8192")  # KiB; taken only as the database grows
         else:
             db.execute("PRAGMA query_only=ON")
     except BaseException:

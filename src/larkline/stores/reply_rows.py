@@ -21,7 +21,7 @@ def store_reply() -> Executable:
 
 @statement
 def store_part() -> Executable:
-    """Stores a part of a reply; a key that was used before is refused."""
+    """Stores a part of a reply."""
     return insert(parts)
 
 

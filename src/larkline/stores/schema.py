@@ -118,12 +118,14 @@ Index(
     sqlite_where=turns.c.state == word("running"),
 )
 
+# Random ids (prompt_uuid, a part's key) have no index: nobody looks for them, and with many rows
+# each would cost a page that is not in the cache.
 attempts = Table(
     "attempts",
     metadata,
     Column("turn", Integer, ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True),
     Column("epoch", Integer, primary_key=True),
-    Column("prompt_uuid", Text, nullable=False, unique=True),
+    Column("prompt_uuid", Text, nullable=False),
     Column("started_at", Float, nullable=False),
     Column("ended_at", Float),
     Column("ending", Text),
@@ -187,7 +189,7 @@ parts = Table(
     Column("ordinal", Integer, primary_key=True),
     Column("page", Integer, nullable=False),
     Column("form", Text, nullable=False),
-    Column("key", Text, nullable=False, unique=True),
+    Column("key", Text, nullable=False),
     Column("card", Text),
     Column("message", Text),
     Column("reserved", Integer, nullable=False),

@@ -34,7 +34,7 @@ from larkline.stores.migrate import SHIPPED, Lineage, prepare
 from larkline.stores.reader import Reader
 from larkline.stores.writer import Writer
 
-PRUNE_STEP = 500
+PRUNE_STEP = 200
 """Rows that one transaction of `prune` deletes: few enough that nobody waits noticeably."""
 WRITABLE_SECONDS = 5.0
 READERS = 2

@@ -158,7 +158,7 @@ def unclaim() -> Executable:
 
 @statement
 def store_attempt() -> Executable:
-    """Stores that a try of a turn began; a prompt uuid that was used before is refused."""
+    """Stores that a try of a turn began."""
     return insert(attempts)
 
 

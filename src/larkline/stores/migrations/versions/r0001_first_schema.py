@@ -166,7 +166,6 @@ def upgrade() -> None:
         sa.Column("ending", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["turn"], ["turns.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("turn", "epoch"),
-        sa.UniqueConstraint("prompt_uuid"),
     )
     op.create_table(
         "replies",
@@ -225,5 +224,4 @@ def upgrade() -> None:
         sa.Column("state", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(["reply"], ["replies.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("reply", "ordinal"),
-        sa.UniqueConstraint("key"),
     )
