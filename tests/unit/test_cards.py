@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from larkline.chats.feishu.cards import (
     CARD_BYTES,
     ELEMENT,
+    PAGE_BYTES,
     PLACEHOLDER,
     card_data,
     card_json,
@@ -21,7 +23,7 @@ from larkline.chats.feishu.cards import (
 )
 from larkline.chats.feishu.markdown import clean, plain_line
 from larkline.domain.model import Button, CardView
-from larkline.sim.card_schema import check_card, parse_card
+from larkline.sim.card_schema import check_card, markdown_tables, parse_card
 
 PROSE = st.sampled_from(
     [
@@ -49,6 +51,7 @@ DOCUMENT = st.lists(st.tuples(BLOCK, st.integers(1, 12)), max_size=14).map(
     lambda blocks: "\n\n".join("\n".join([block] * times) for block, times in blocks)
 )
 MANY_TABLES = "\n\n".join(["| a | b |\n|---|---|\n| 1 | 2 |"] * 23)
+SIX_TABLES = "\n\n".join(["| a | b |\n|---|---|\n| 1 | 2 |"] * 6)
 LONG_CODE = "Look:\n```python\n" + "print('a line of code')\n" * 3000 + "```\nThat is all."
 LONG_TABLE = "| key | value |\n|---|---|\n" + "| some key | some longer value |\n" * 3000
 
@@ -70,12 +73,19 @@ def ink(text: str) -> str:
 @example(MANY_TABLES)
 @example(LONG_CODE)
 @example(LONG_TABLE)
-@example("<" * 100_000)
+@example("<a" * 50_000)
+@example('"\\' * 30_000)
+@example(LONG_TABLE + "\n" + MANY_TABLES)
+@example(f"- ```sh\nwords\n```\n\n```\n\n{SIX_TABLES}")
+@example(f"```\n\n    ```\nwords\n```\n\n{SIX_TABLES}")
+@example(f"```\n\n```python\nwords\n```\n\n```\n\n{SIX_TABLES}")
+@example(SIX_TABLES.rstrip("1 2|\n"))
 @example("\n" * 60_000 + "x")
 @example("```\n" * 9_000)
 def test_every_page_makes_a_card_within_the_limits(text: str) -> None:
     """The platform's own checks accept a card of every page, with all that goes on it."""
     for page in pages(text):
+        assert len(json.dumps(safe_markdown(page), ensure_ascii=False).encode()) <= PAGE_BYTES
         for live in (True, False):
             data = card_data(view(page, live))
             assert len(data.encode()) <= CARD_BYTES
@@ -130,10 +140,38 @@ def test_cuts_fall_on_blank_lines_then_lines_then_words() -> None:
     assert all(page.rstrip().endswith("in two lines") for page in paragraphs)
     lines = pages("a line of words\n" * 4000)
     assert all(page.rstrip().endswith("words") for page in lines)
-    words = pages("word " * 12_000)
+    words = pages("word  " * 12_000)
     assert all(page.strip().endswith("word") and page.startswith("word") for page in words)
     family = "👨‍👩‍👧‍👦"
     assert all(set(page.split(family)) == {""} for page in pages(family * 4000))
+
+
+def test_cuts_never_fall_inside_what_belongs_together() -> None:
+    """Wherever a cut falls, no code block is left empty and no table head stands alone."""
+    rows = "".join(f"| row {n} | {n} |\n" for n in range(40))
+    for shift in range(0, 120, 4):
+        filler = "f" * 20 + "\n" + ("a line of filler\n" * 1200) + "g" * shift
+        code = f"{filler}\n```python\n" + "print(1234567)\n" * 137 + "```\n\nThe end of it."
+        for page in pages(code):
+            assert "```python\n```" not in page
+            assert page.count("```") % 2 == 0
+        for before in (1500, 2120):
+            table = f"{filler}\n{'h' * before}\n| k | v |\n|---|---|\n{rows}The end of it."
+            for page in pages(table):
+                assert page.rstrip().rsplit("\n", 1)[-1] not in ("| k | v |", "|---|---|")
+                assert not re.search(r"\|---\|---\|\n(?!\| row)", page)
+
+
+def test_a_short_line_before_a_giant_one_does_not_waste_a_page() -> None:
+    """A line that no page can hold is cut, rather than moved to a page of its own."""
+    made = pages("short\n" + "x" * 60_000)
+    assert len(made) == 3
+    assert all(len(page) > PAGE_BYTES * 0.9 for page in made[:2])
+
+
+def test_a_sixth_table_is_defused_where_it_can_not_be_cut_off() -> None:
+    """Text that was not cut into pages is accepted all the same."""
+    check_card(parse_card(card_data(view(SIX_TABLES))))
 
 
 def test_six_tables_take_two_cards() -> None:
@@ -141,6 +179,8 @@ def test_six_tables_take_two_cards() -> None:
     made = pages(MANY_TABLES)
     assert [page.count("|---|---|") for page in made] == [5, 5, 5, 5, 3]
     assert all(page.startswith("| a | b |") for page in made)
+    after_a_cut = pages(LONG_TABLE + "\n" + MANY_TABLES)
+    assert all(markdown_tables(page) <= 5 for page in after_a_cut)
 
 
 def test_a_flood_costs_little() -> None:
@@ -219,6 +259,7 @@ def test_a_live_card_streams_and_shows_placeholders() -> None:
     assert isinstance(body, dict)
     assert config["streaming_mode"] is True
     assert config["update_multi"] is True
+    assert config["summary"] == {"content": PLACEHOLDER}
     shown = {element["element_id"]: element["content"] for element in body["elements"]}
     assert shown == {ELEMENT["text"]: PLACEHOLDER, ELEMENT["status"]: PLACEHOLDER}
 

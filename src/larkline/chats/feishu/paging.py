@@ -142,6 +142,9 @@ def _find_cut(window: str, carry: _Carry) -> _Cut | None:
         line = window[at : stop if stop >= 0 else len(window)]
         cost = cost_bytes(line)
         if used + cost > budget:
+            if fence is None and not header and "|" in before:
+                # This line may be, or may yet become, the rule that makes a head of the last one.
+                line_end = before_rule or line_end
             return _best(window, at, budget - used, budget, fence, blank, line_end)
         if stop < 0:
             return None

@@ -65,6 +65,7 @@ class LiveReply:
         self._look = look
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._cut: tuple[str, tuple[str, ...]] = ("", ("",))
         self.post: Post | None = None
 
     def start(self, group: asyncio.TaskGroup) -> None:
@@ -101,6 +102,7 @@ class LiveReply:
         finally:
             # The answer's draft may be large, and a reply that is never settled keeps us.
             self._look = _nothing
+            self._cut = ("", ("",))
 
     async def _follow(self) -> None:
         if self._before is not None:
@@ -148,7 +150,7 @@ class LiveReply:
         settings = self._desk.settings
         self._changed.clear()
         view = self._look()
-        pages = self._desk.chat.pages(view.text)
+        pages = self._pages(view.text)
         now, rotate_at = _clock(), shown.opened_at + settings.rotate_after
         if now >= rotate_at:
             return await self._rotate(post, part)
@@ -235,8 +237,14 @@ class LiveReply:
     def _page(self, number: int) -> CardView:
         """The live view of one page; empty if the answer has become shorter."""
         view = self._look()
-        pages = self._desk.chat.pages(view.text)
+        pages = self._pages(view.text)
         return replace(view, text=pages[number] if number < len(pages) else "", live=True)
+
+    def _pages(self, whole: str) -> tuple[str, ...]:
+        """The pages of the answer; it is asked for several times between two changes."""
+        if self._cut[0] != whole:
+            self._cut = (whole, self._desk.chat.pages(whole))
+        return self._cut[1]
 
     def _still(self, shown: str) -> CardView:
         return CardView(shown, "", live=False, summary=self._look().summary)
