@@ -61,6 +61,9 @@ async def test_a_day_of_one_agent(world: World) -> None:
         assert agent.pid is not None
         assert len(descendants(agent.pid)) >= 1
         workspace = world.home(spec().conversation).workspace
+        elsewhere = world.base / "elsewhere"
+        elsewhere.mkdir()
+        (workspace / "link").symlink_to(elsewhere)
 
         events = await turn(agent, "Say so [[text:hello there]]")
         assert isinstance(events[1], Started)
@@ -93,14 +96,19 @@ async def test_a_day_of_one_agent(world: World) -> None:
         events = await turn(
             agent,
             f'[[tool:Write {{"file_path":"{world.base}/outside.txt","content":"x"}}]]'
+            f'[[tool:Write {{"file_path":"{workspace}/link/b.txt","content":"x"}}]]'
+            f'[[tool:Write {{"file_path":"{workspace}/.git/hooks/pre-commit","content":"x"}}]]'
             '[[tool:Bash {"command":"curl http://127.0.0.1:1/"}]][[then]][[result]]',
         )
         denied = [event for event in events if isinstance(event, Denied)]
         assert {(event.name, event.about) for event in denied} == {
             ("Write", f"{world.base}/outside.txt"),
+            ("Write", "link/b.txt"),
+            ("Write", ".git/hooks/pre-commit"),
             ("Bash", "curl http://127.0.0.1:1/"),
         }
         assert not (world.base / "outside.txt").exists()
+        assert not list(elsewhere.iterdir())
         told = " ".join(str(each) for each in world.model.requests[-1].asked.results)
         assert "outside" in told
         assert "agent.allow" in told

@@ -97,7 +97,7 @@ def decide(
         return _edit(arguments, rules, resolve)
     return Decision(
         False,
-        f"{tool} is not among the tools that the operator of this chat has allowed, and nobody can "
+        f"This use of {tool} is not among what the operator of this chat allows, and nobody can "
         "be asked for permission in mid-turn. " + _TELL,
     )
 
