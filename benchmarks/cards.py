@@ -71,17 +71,13 @@ async def scripted_gateway(platform: Platform, database: Path) -> AsyncIterator[
 
         commands = Commands(Actions(lambda each: False, scheduler.stop, nothing, no_status), "en")
 
-        def wake() -> None:
-            scheduler.wake()
-            outbox.wake()
-
         intake = Intake(
             store,
             IntakeSettings(Admission(policy="open"), "en", CARDS, 20, 500),
             judge_command=commands.judge,
             carry_out=commands.carry_out,
             bot=lambda: chat.connection().bot,
-            wake=wake,
+            wake=lambda standing: scheduler.wake(),
             settle_in=scheduler.settle_in,
         )
         async with (

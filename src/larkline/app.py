@@ -25,7 +25,15 @@ from larkline.chats.feishu.chat import FeishuChat
 from larkline.chats.feishu.settings import FeishuSettings
 from larkline.config import Settings
 from larkline.domain.errors import AgentStartError, LarklineError, SettingsError, StartFault
-from larkline.domain.model import ChatEvent, Claim, ConversationId, Ending, Outcome, Toast
+from larkline.domain.model import (
+    ChatEvent,
+    Claim,
+    ConversationId,
+    Ending,
+    Outcome,
+    Standing,
+    Toast,
+)
 from larkline.lifecycle import running
 from larkline.policy.admission import Admission
 from larkline.ports import Cutoffs, Store
@@ -238,9 +246,11 @@ class Gateway:
         finally:
             self._metrics.observe_ack(time.monotonic() - began)
 
-    def _wake(self) -> None:
-        self._scheduler.wake()
-        self._outbox.wake()
+    def _wake(self, standing: Standing) -> None:
+        if standing is Standing.TURN:
+            self._scheduler.wake()
+        else:
+            self._outbox.wake()
 
     def _settled(self, claim: Claim, outcome: Outcome, seconds: float) -> None:
         self._metrics.observe_turn(outcome.ending, seconds)

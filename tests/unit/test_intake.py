@@ -17,6 +17,7 @@ from larkline.domain.model import (
     Malformed,
     MessageId,
     Outcome,
+    Standing,
     Uninteresting,
     UserId,
     Verdict,
@@ -73,7 +74,7 @@ class Desk:
     async def _status(self, conversation: ConversationId) -> str:
         return f"status of {conversation}"
 
-    def _wake(self) -> None:
+    def _wake(self, standing: Standing) -> None:
         self.woken += 1
 
     def _settle_in(self) -> None:

@@ -61,7 +61,8 @@ class IntakeSettings:
 class Intake:
     """Judges and stores what a chat delivers.
 
-    `wake` tells the stages that something is there, `settle_in` that it was late.
+    `wake` tells what became of a message, so that the right stage looks; `settle_in` that it was
+    late.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Intake:
         judge_command: JudgeCommand,
         carry_out: CarryOut,
         bot: Callable[[], UserId | None],
-        wake: Callable[[], None],
+        wake: Callable[[Standing], None],
         settle_in: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -137,7 +138,7 @@ class Intake:
             self._carry_out_if_admitted(inbound, prompt)
         elif self._clock() - inbound.created_at > _LATE:
             self._settle_in()
-        self._wake()
+        self._wake(accepted.standing)
 
     def _carry_out_if_admitted(self, inbound: Inbound, prompt: str) -> None:
         if self._settings.admission.admits(inbound.sender, inbound.place.chat_id):
@@ -190,5 +191,5 @@ class Intake:
         if copy is None:
             return Toast(text(language, "toast_again_done"))
         log.info("turn sent again", turn=copy, copy_of=turn)
-        self._wake()
+        self._wake(Standing.TURN)
         return Toast(text(language, "toast_again"), "success")

@@ -43,6 +43,8 @@ _SETTLING = 0.3
 _SETTLING_AT_MOST = 2.0
 """However many late messages come, starts wait no longer than this."""
 _ANNOUNCED_AT_ONCE = 50
+_LOOK_GAP = 0.5
+"""Seconds between two looks for turns to announce: counting those ahead costs the queue's length."""
 _AFTER_INTERRUPT = 12.0
 """How long interrupted turns may take to end: 5 s by themselves, then the guard ends them."""
 _STORE_RETRY = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -85,6 +87,7 @@ class Scheduler:
         self._taking = asyncio.Lock()
         self._closing = False
         self._noticed: dict[ConversationId, float] = {}
+        self._next_look = 0.0
         self._settling_since = 0.0
         self._not_before = 0.0
 
@@ -206,6 +209,10 @@ class Scheduler:
         """Tell waiting turns their position; returns the seconds until the next look."""
         if self._closing:
             return None
+        early = self._next_look - time.monotonic()
+        if early > 0:
+            return early
+        self._next_look = time.monotonic() + _LOOK_GAP
         waiting = await self._queue.waiting(_ANNOUNCED_AT_ONCE)
         now = self._clock()
         self._noticed = {
@@ -216,7 +223,7 @@ class Scheduler:
             if early > 0:
                 return min(early, _BEFORE_POSITION)
             await self._tell_position(each, now)
-        return 0.0 if len(waiting) == _ANNOUNCED_AT_ONCE else None
+        return _LOOK_GAP if waiting else None
 
     async def _tell_position(self, waiting: Waiting, now: float) -> None:
         turn = waiting.turn
