@@ -181,6 +181,27 @@ def test_a_live_card_is_replaced_at_nine_minutes() -> None:
     play(story())
 
 
+def test_an_old_card_that_can_not_be_closed_does_not_stop_the_new_one() -> None:
+    """After a rotation the new card is kept fresh, whatever becomes of the old one."""
+
+    async def story() -> None:
+        async with World() as world:
+            claim, answer = await world.claim(), Answer("So far.")
+            async with world.open(claim, answer) as revised:
+                world.chat.refuse("replace_card", Transient("odd"), times=3)
+                await asyncio.sleep(560)
+                answer.text = "So far. More."
+                revised()
+                await asyncio.sleep(1)
+                assert world.texts(claim) == ["So far.", "So far. More."]
+            await world.settle(claim, Final("All."))
+            await world.settled()
+            assert world.texts(claim)[1] == "All."
+            assert "moved" in world.texts(claim)[0]
+
+    play(story())
+
+
 @pytest.mark.parametrize("error", [StreamClosed("closed", code=200850), SequenceStale("low")])
 def test_a_stream_that_is_refused_goes_on(error: LarklineError) -> None:
     """A closed stream moves to a new card at once; a stale sequence is raised."""

@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from feishu_kit import settings, until
 
@@ -29,10 +31,11 @@ from larkline.domain.model import (
     Verdict,
 )
 from larkline.lifecycle import running
+from larkline.ports import Store
 from larkline.sim.platform import Platform
 from larkline.sim.world import Chat, Message
 from larkline.stages.outbox import Outbox, OutboxSettings
-from larkline.stores.memory import MemoryStore
+from larkline.stores.sqlite import open_sqlite
 
 TABLE = "| a | b |\n|---|---|\n| 1 | 2 |"
 
@@ -43,7 +46,7 @@ class Bench:
 
     platform: Platform
     outbox: Outbox
-    store: MemoryStore
+    store: Store
     seen: list[str]
 
     async def claim(self, chat: Chat | None = None, kind: TurnKind = TurnKind.PROMPT) -> Claim:
@@ -98,7 +101,9 @@ async def bench(**changes: float) -> AsyncIterator[Bench]:
     async with AsyncExitStack() as stack:
         platform = await stack.enter_async_context(Platform())
         chat = await stack.enter_async_context(FeishuChat(settings(platform.domain, call=2.0)))
-        store, seen = MemoryStore(), list[str]()
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        store, seen = await open_sqlite(folder / "larkline.db"), list[str]()
+        stack.push_async_callback(store.close)
         wanted = replace(OutboxSettings(language="en"), **changes)  # type: ignore[arg-type]
         outbox = Outbox(store, chat, wanted, observe=seen.append)
         await stack.enter_async_context(running("outbox", outbox.run()))

@@ -135,30 +135,27 @@ def grant(spent: Spent, wishes: Iterable[Wish], now: float, limits: Limits) -> G
     """
     going: list[Wish] = []
     again: float | None = None
-    full: set[Key] = set()
+    full_apis: set[Api] = set()
+    full_places: set[Key] = set()
     for wish in sorted(wishes, key=Wish.order):
-        keys = _keys(wish.call)
-        if not full.isdisjoint(keys):
+        call = wish.call
+        if call.api in full_apis or ("chat", call.chat) in full_places:
             continue
-        when = earliest(spent, wish.call, now, limits)
+        if ("card", call.card) in full_places:
+            continue
+        when = earliest(spent, call, now, limits)
         if when <= now:
-            spent = spend(spent, wish.call, now, limits)
+            spent = spend(spent, call, now, limits)
             going.append(wish)
             continue
         again = when if again is None else min(again, when)
         # Whatever the first in line waits for is not taken from under it by those behind; a
         # card's or a chat's own limit holds only what is of that card or chat.
-        api_alone = replace(wish.call, chat="", card="")
-        if earliest(spent, api_alone, now, limits) > now:
-            full.add(("api", wish.call.api))
+        if earliest(spent, Call(call.api), now, limits) > now:
+            full_apis.add(call.api)
         else:
-            full.update(key for key in keys if key[0] != "api")
+            full_places.update(key for key in (("chat", call.chat), ("card", call.card)) if key[1])
     return Granted(spent, tuple(going), again)
-
-
-def _keys(call: Call) -> tuple[Key, ...]:
-    named = (("api", call.api), ("chat", call.chat), ("card", call.card))
-    return tuple(key for key in named if key[1])
 
 
 def _windows(call: Call, limits: Limits) -> list[tuple[Key, int, tuple[tuple[int, float], ...]]]:

@@ -225,10 +225,10 @@ class LiveReply:
     async def _retire(
         self, post: Post, part: Part, view: CardView, state: Literal["live", "handed_over"]
     ) -> None:
-        """End the streaming of a card. Refused: the final shows the page in another form."""
+        """End the streaming of a card. Where that fails the final sets it right."""
         try:
-            part = await self._patiently(lambda: post.replace(part, view, Rank.OPEN))
-        except Permanent as exc:
+            part = await self._patiently(lambda: post.replace(part, view, Rank.OPEN), tries=3)
+        except (Permanent, Transient) as exc:
             log.warning("full card can't be closed", reply=self._reply, error=str(exc))
             return
         if state == "handed_over":
@@ -260,14 +260,16 @@ class LiveReply:
         except TimeoutError:
             return
 
-    async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a step while its failure may pass."""
+    async def _patiently(self, step: Callable[[], Awaitable[T]], *, tries: int | None = None) -> T:
+        """Repeat a step while its failure may pass, for ever or so many times."""
         failures = 0
         while True:
             try:
                 return await step()
             except Transient as exc:
                 failures += 1
+                if failures == tries:
+                    raise
                 await self._back_off(exc, failures)
 
     async def _back_off(self, exc: Transient, failures: int) -> None:
