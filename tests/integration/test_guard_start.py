@@ -253,6 +253,7 @@ async def test_links_in_the_config_folder(place: Place, name: str, kind: str) ->
         path.mkdir()
     clean_config(config)
     assert not os.path.lexists(path)
+    assert secret.read_text() == "app_secret = 1"
     path.write_text("{}")
     clean_config(config)
     assert path.read_text() == "{}"
@@ -293,6 +294,14 @@ async def test_strange_config_folders_are_refused(place: Place, kind: str) -> No
     assert process.returncode == 70
     assert "refused" in err
     assert read_ended(launch.agent_dir) == Ended(EndReason.REFUSED, 70)
+
+
+async def test_unusable_folders(place: Place) -> None:
+    """A config folder that cannot be made is a failed start that names it, not a crash."""
+    launch = place.launch(await level("none", place.agents), place.payload(IDLE))
+    launch.config_dir.write_text("in the way")
+    with pytest.raises(AgentStartError, match="homes"):
+        launch.cli_wrapper()
 
 
 def test_nul_is_refused(place: Place) -> None:

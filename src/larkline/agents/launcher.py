@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import py_compile
+import secrets
 import shlex
 import stat
 import sys
@@ -83,7 +84,7 @@ class Launch:
         """Make the folders and files of this start; returns what to give the SDK as `cli_path`.
 
         To be called once, in the process that will start the agent. Raises: AgentStartError when
-        the CLI or the workspace is missing, or the folder was used before.
+        the CLI or the workspace is missing, the folder was used before or cannot be made.
         """
         if not os.access(self.cli_path, os.X_OK):
             raise AgentStartError(
@@ -91,6 +92,13 @@ class Launch:
             )
         if not self.workspace.is_dir() or self.workspace.is_symlink():
             raise AgentStartError(StartFault.NO_WORKSPACE, f"no folder at {self.workspace}")
+        try:
+            return self._lay_out()
+        except OSError as exc:
+            why = f"the agent's folders cannot be made: {exc.strerror}: {exc.filename}"
+            raise AgentStartError(StartFault.EXITED, why) from exc
+
+    def _lay_out(self) -> Path:
         script = install_guard(self.agent_dir.parent)
         try:
             self.agent_dir.mkdir(mode=0o700)
@@ -183,7 +191,10 @@ def clean_config(folder: Path) -> None:
             continue
         if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
             continue
-        path.rename(folder / f"{name}.refused")
+        if stat.S_ISDIR(found.st_mode):
+            path.rename(folder / f"{name}.refused-{secrets.token_hex(4)}")
+        else:
+            path.unlink()
 
 
 def install_guard(root: Path) -> Path:
