@@ -112,6 +112,19 @@ def test_a_full_chat_holds_nobody_else() -> None:
     assert answer.again_at == 1.0
 
 
+def test_a_waiting_final_is_not_overtaken_on_its_own_card() -> None:
+    """A refresh does not take the room on a card that its final waits for."""
+    spent = Spent()
+    for _ in range(8):
+        spent = spend(spent, Call("stream", card="c"), 0.0, LIMITS)
+    final = Wish(1, Call("replace", card="c", card_calls=2), Rank.FINAL, 0.0)
+    refresh = Wish(2, Call("stream", card="c"), Rank.REFRESH, 0.0)
+    other = Wish(3, Call("stream", card="d"), Rank.REFRESH, 0.0)
+    answer = grant(spent, [refresh, other, final], 0.1, LIMITS)
+    assert [wish.id for wish in answer.now] == [3]
+    assert answer.again_at == 1.0
+
+
 def test_bursts_stay_under_every_limit() -> None:
     """A hundred sends, or twenty changes of one card, wanted at once, are spread as allowed."""
     for calls in (
