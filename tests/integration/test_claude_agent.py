@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import claude_kit
@@ -27,7 +27,8 @@ from larkline.domain.events import (
     ToolStarted,
 )
 from larkline.domain.model import SessionId
-from larkline.ports import Agent, ModelFailure
+from larkline.ports import Agent, ModelFailure, TranscriptKey
+from larkline.stores.memory import MemoryStore
 
 pytestmark = [
     pytest.mark.cli,
@@ -351,3 +352,36 @@ async def test_a_cli_that_dies_idle_is_noticed_at_once(world: World) -> None:
         while agent.alive:
             await asyncio.sleep(0.01)
     await agent.close()
+
+
+class Stuck(MemoryStore):
+    """Takes no transcript until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def append(self, key: TranscriptKey, entries: Sequence[Mapping[str, object]]) -> None:
+        await self.go.wait()
+        await super().append(key, entries)
+
+
+async def test_a_stuck_store_delays_an_answer_by_its_patience_only(tmp_path: Path) -> None:
+    """Not by the SDK's minute a batch; when the store works again nothing is missing."""
+    store = Stuck()
+    async with claude_kit.world(tmp_path, store) as world:
+        agent = await world.maker(allow=("Bash(echo:*)",)).start(spec())
+        try:
+            async with asyncio.timeout(15):
+                prompt = '[[tool:Bash {"command":"echo a"}]][[then]][[text:slow store]]'
+                assert said(await turn(agent, prompt)) == "slow store"
+                assert said(await turn(agent, "[[text:at once]]")) == "at once"
+            store.go.set()
+            assert said(await turn(agent, "[[text:third]]")) == "third"
+        finally:
+            await agent.close()
+        kept = await store.load((spec().conversation, agent.session, ""))
+        assert kept is not None
+        told = [entry["type"] for entry in kept if entry["type"] in ("user", "assistant")]
+        assert told == ["user", "assistant", "user", "assistant"] + ["user", "assistant"] * 2
+        assert said(await once(world, agent.session, "[[text:resumed]]")) == "resumed"

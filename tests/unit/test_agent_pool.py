@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from larkline.agents.pool import AgentPool, PoolCounts
 from larkline.agents.scripted import ScriptedAgent, ScriptedMaker, unstartable
-from larkline.domain.errors import AgentStartError
+from larkline.domain.errors import AgentStartError, StartFault
 from larkline.domain.model import ConversationId, SessionId
 from larkline.ports import Agent, AgentSpec
 
@@ -35,7 +35,13 @@ class SlowToClose(ScriptedAgent):
 class Maker(ScriptedMaker):
     """Starts and ends agents as slowly as processes, in turns of the loop."""
 
+    failing: int = 0
+
     async def start(self, spec: AgentSpec) -> ScriptedAgent:
+        if self.failing:
+            self.failing -= 1
+            await asyncio.sleep(0)
+            raise AgentStartError(StartFault.EXITED, "the test says so")
         made = await ScriptedMaker.start(self, spec)
         made.__class__ = SlowToClose
         for _ in range(2):
@@ -239,7 +245,7 @@ async def test_close_ends_working_and_waiting_too() -> None:
 MOVES = st.lists(
     st.tuples(
         st.sampled_from("abcdef"),  # conversation
-        st.sampled_from(["clean", "fail", "dead", "cancel", "forget", "resize"]),
+        st.sampled_from(["clean", "fail", "dead", "cancel", "forget", "resize", "nostart"]),
         st.integers(0, 6),  # turns of the loop it takes, or new capacity
         st.booleans(),  # the session it knows
         st.integers(0, 4),  # turns of the loop before the next
@@ -294,6 +300,8 @@ async def play(capacity: int, moves: list[tuple[str, str, int, bool, int]]) -> N
     for name, how, steps, knows, rest in moves:
         if how == "forget":
             tasks.append(asyncio.ensure_future(pool.forget(ConversationId(name))))
+        elif how == "nostart":
+            maker.failing += 1
         elif how == "resize":
             pool.capacity = max(1, steps)
             highest = max(highest, pool.capacity)
@@ -309,7 +317,7 @@ async def play(capacity: int, moves: list[tuple[str, str, int, bool, int]]) -> N
             check()
     async with asyncio.timeout(5):
         for task in tasks:
-            with suppress(asyncio.CancelledError, LookupError):
+            with suppress(asyncio.CancelledError, LookupError, AgentStartError):
                 await task
         await pool.close()
     assert maker.live == 0

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, cast
 
 from larkline.domain.errors import StoreError
 from larkline.domain.model import SessionId
+from larkline.lifecycle import to_the_end
 from larkline.ports import TranscriptKey, Transcripts
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ async def lay_out(
         entries = await transcripts.load((project, session, subpath))
         if entries and _plain(subpath):
             files.update(_subagent(f"{session}/{subpath}", entries))
-    await asyncio.to_thread(_write_below, config, ("projects", project_key), files)
+    await to_the_end(asyncio.to_thread(_write_below, config, ("projects", project_key), files))
     return True
 
 
