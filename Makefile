@@ -27,7 +27,7 @@ system-demo:
 	@tools/need bwrap=bubblewrap
 
 system-test:
-	@tools/need bwrap=bubblewrap chromium=chromium node=nodejs npm=npm fc-list:noto.*cjk=fonts-noto-cjk
+	@tools/need bwrap=bubblewrap chromium=chromium node=nodejs npm=npm fc-list:noto.*cjk=fonts-noto-cjk fc-list:emoji=fonts-noto-color-emoji
 
 demo: setup system-demo  ## Try it without an account; ONCE=1 ends after the exchange
 	@$(BIN)/larkline demo $(if $(filter 1 yes true,$(ONCE)),--once) $(if $(PORT),--port $(PORT))

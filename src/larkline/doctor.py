@@ -26,12 +26,14 @@ from larkline.domain.errors import (
     Transient,
 )
 from larkline.stores.lock import hold
+from larkline.telemetry.logs import configure
+from larkline.telemetry.redaction import Redaction
 from larkline.texts import text
 
 NEEDED_SCOPES = (
-    ("im:message", "im:message:send_as_bot"),
-    ("im:message", "im:message.p2p_msg", "im:message.p2p_msg:readonly"),
-    ("im:message", "im:message.group_at_msg", "im:message.group_at_msg:readonly"),
+    ("im:message:send_as_bot", "im:message"),
+    ("im:message.p2p_msg:readonly", "im:message.p2p_msg"),
+    ("im:message.group_at_msg:readonly", "im:message.group_at_msg", "im:message.group_msg"),
     ("cardkit:card:write",),
 )
 """Scopes we need; each row is served by any one of its names."""
@@ -55,6 +57,7 @@ class Finding:
 
 async def examine(settings: Settings) -> int:
     """Print what was found; 1 if anything would keep the gateway from working, else 0."""
+    configure("error", settings.log.format, Redaction(()))  # what is wrong is in the findings
     bad = False
     async for finding in _findings(settings):
         name = text(settings.language, f"doctor.{finding.name}")
@@ -159,7 +162,8 @@ async def _isolation(settings: Settings) -> Finding:
         found = await probe(settings.agent.isolation, Path(scratch))
     level = _say(settings, f"doctor.level.{found.level}")
     holes = "; ".join(_say(settings, f"doctor.hole.{hole}") for hole in found.holes)
-    refusals = f" ({'; '.join(found.refusals)})" if found.level != "full" else ""
+    said = dict.fromkeys(found.refusals)  # every try fails alike where namespaces are forbidden
+    refusals = f" ({'; '.join(said)})" if found.level != "full" else ""
     state: State = "ok" if found.level == "full" and Hole.ROOT not in found.holes else "warn"
     if settings.agent.isolation == "full" and found.level != "full":
         state = "bad"

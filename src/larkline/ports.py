@@ -55,6 +55,8 @@ class Chat(Protocol):
     async def run(self, receive: Receive) -> None:
         """Keep the connection and hand every event to `receive`; ends only when cancelled.
 
+        The bot's own id is learnt meanwhile; `connection().bot` has it from then on.
+
         Survives every refusal of the platform; `connection()` tells the reason meanwhile.
         Events of types we don't know are acknowledged.
         """
@@ -66,7 +68,8 @@ class Chat(Protocol):
         """Cut a Markdown text into pieces that one card each can show; at least one piece.
 
         Pure. A longer text that begins with `text` keeps all pieces but the last. Code blocks are
-        closed and opened again; only white space at the cuts and fence lines are added or lost.
+        closed and opened again, a table that is cut repeats its head; else only white space at the
+        cuts is lost.
         """
 
     async def create_card(self, view: CardView) -> CardId:
@@ -186,7 +189,8 @@ class TurnQueue(Protocol):
 
         A message id that was judged before changes nothing (`fresh` False); one that was HELD may
         be judged again once. A turn over `limits` is not stored: the message becomes REFUSED and
-        `busy` is stored in its place. The conversation is made known if it is new.
+        `busy` is stored in the place of turn and `notice`. The conversation is made known if it is
+        new.
         """
 
     async def again(self, turn: TurnId, key: str) -> TurnId | None:
@@ -197,7 +201,8 @@ class TurnQueue(Protocol):
 
         Conversations with a running turn are passed over. Inside a conversation `created_at` of the
         message, then its id, then store order decides; among conversations the turn stored first.
-        PROMPT turns open a card reply; the others a text reply.
+        Turns with a prompt open a card reply, those without one a text reply. If the caller is
+        cancelled, the turn goes back to the queue.
         """
 
     async def settle(self, claim: Claim, outcome: Outcome) -> bool:

@@ -421,6 +421,23 @@ def test_an_unsure_send_of_long_ago_is_looked_up_first() -> None:
     play(story())
 
 
+def test_an_answer_is_not_lost_where_the_chat_may_not_be_read() -> None:
+    """Without the scope to look it up an unsure send is sent again: rather twice than never."""
+
+    async def story() -> None:
+        async with World() as world:
+            claim = await world.claim(kind=TurnKind.NEW)
+            world.chat.refuse("send_text", unsure(), applied=False)
+            world.chat.refuse("send_text", Transient("down", retry_after=4000.0))
+            world.chat.refuse("sent_since", Permanent("no scope", code=230027), times=99)
+            await world.settle(claim, Final("once", as_card=False))
+            await world.settled(3 * 3600)
+            assert world.texts(claim) == ["once"]
+            assert world.disk.replies[claim.reply].state == "sent"
+
+    play(story())
+
+
 def test_pages_that_were_delivered_are_not_repeated_hours_later() -> None:
     """A reply of several messages goes on where it stopped, also when the keys have expired."""
 

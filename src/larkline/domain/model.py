@@ -39,7 +39,8 @@ class Place:
     def conversation(self) -> ConversationId:
         """The same place always gives the same id, on every machine."""
         key = "\0".join((self.app_id, self.chat_id, self.thread_id))
-        return ConversationId(hashlib.sha256(key.encode()).hexdigest()[:16])
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        return ConversationId(digest[:16])
 
 
 @dataclass(frozen=True, slots=True)

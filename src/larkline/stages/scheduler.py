@@ -44,7 +44,7 @@ _SETTLING_AT_MOST = 2.0
 """However many late messages come, starts wait no longer than this."""
 _ANNOUNCED_AT_ONCE = 50
 _LOOK_GAP = 0.5
-"""Seconds between two looks for turns to announce: counting those ahead costs the queue's length."""
+"""Seconds between two looks for turns to announce: each costs the queue's length."""
 _AFTER_INTERRUPT = 12.0
 """How long interrupted turns may take to end: 5 s by themselves, then the guard ends them."""
 _STORE_RETRY = (0.2, 0.5, 1.0, 2.0, 5.0)

@@ -28,7 +28,6 @@ from larkline.domain.model import (
     Target,
     Turn,
     TurnId,
-    TurnKind,
     Verdict,
     Waiting,
 )
@@ -143,7 +142,7 @@ class MemoryStore(MemoryTranscripts):
             ),
             "open",
         )
-        form = "card" if turn.kind is TurnKind.PROMPT else "text"
+        form = "card" if turn.prompt else "text"
         part = Part(head.reply, 0, 0, "card", str(uuid.uuid4()))
         disk.parts[head.reply] = {0: part if form == "card" else replace(part, form="text")}
         return self._claim(head, head.reply)

@@ -17,7 +17,6 @@ from larkline.domain.model import (
     Standing,
     Turn,
     TurnId,
-    TurnKind,
     Verdict,
     Waiting,
 )
@@ -154,7 +153,7 @@ def _open_reply(db: sqlite3.Connection, now: float, turn: Turn) -> ReplyId:
         reply=reply,
         ordinal=0,
         page=0,
-        form="card" if turn.kind is TurnKind.PROMPT else "text",
+        form="card" if turn.prompt else "text",
         key=str(uuid.uuid4()),
         reserved=0,
         state="live",

@@ -48,3 +48,4 @@ def configure(level: LogLevel, form: LogFormat, redaction: Redaction) -> None:
     root.handlers[:] = [handler]
     # Libraries speak up from warnings on; their debug lines carry bodies.
     root.setLevel(max(_LEVELS[level], logging.WARNING))
+    logging.getLogger("larkline").setLevel(_LEVELS[level])

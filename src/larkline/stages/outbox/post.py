@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 import structlog
 
-from larkline.domain.errors import SequenceStale, TargetGone, Transient
+from larkline.domain.errors import ChatGone, Permanent, SequenceStale, TargetGone, Transient
 from larkline.domain.model import CardId, CardView, MessageId, Part, ReplyId, Target
 from larkline.lifecycle import to_the_end
 from larkline.policy.pacing import Call, Rank
@@ -180,8 +180,15 @@ class Post:
         self, part: Part, target: Target, began: float, text: str | None
     ) -> MessageId | None:
         await self._desk.gate.passage(Call("list"), Rank.NOTICE)
-        # A minute earlier: the platform's clock is not ours.
-        sent = await self._bounded(self._desk.chat.sent_since(target, began - 60.0))
+        try:
+            # A minute earlier: the platform's clock is not ours.
+            sent = await self._bounded(self._desk.chat.sent_since(target, began - 60.0))
+        except ChatGone:
+            raise
+        except Permanent as exc:
+            # Without the scope to read the chat nobody can tell; twice is better than never.
+            log.warning("can't look whether it was sent; sending", reply=self.reply, error=str(exc))
+            return None
         known = {each.message for each in self.parts.values()}
         for message in sent:
             if message.id in known or message.parent_id != target.reply_to:
