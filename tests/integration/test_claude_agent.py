@@ -55,7 +55,9 @@ async def first_text(agent: Agent, prompt: str) -> AsyncGenerator[AgentEvent, No
 
 async def test_a_day_of_one_agent(world: World) -> None:
     """Text, tools, refusals, failures and long answers, turn after turn in one process."""
-    maker = world.maker(allow=("Bash(env)", "Bash(echo:*)"))
+    nowhere = "http://127.0.0.1:1"
+    proxies = {"HTTP_PROXY": nowhere, "HTTPS_PROXY": nowhere, "NO_PROXY": "example.org"}
+    maker = world.maker(allow=("Bash(env)", "Bash(echo:*)"), env=proxies)
     agent = await maker.start(spec())
     try:
         assert agent.alive
@@ -82,6 +84,7 @@ async def test_a_day_of_one_agent(world: World) -> None:
         names = {line.partition("=")[0] for line in environment.splitlines()}
         assert "PYTEST_CURRENT_TEST" not in names
         assert "VIRTUAL_ENV" not in names
+        assert "NO_PROXY=example.org,127.0.0.1" in environment  # else the broker is not reached
         started = next(event for event in events if isinstance(event, ToolStarted))
         assert (started.name, started.about) == ("Bash", "env")
         assert ToolEnded(started.id, failed=False) in events

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
+import os
 import secrets
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -190,10 +191,15 @@ class ClaudeMaker:
 
     def _environment(self, token: str | None) -> dict[str, str]:
         env = {**_ALWAYS, **self._settings.env}
+        if zone := os.environ.get("TZ"):
+            env.setdefault("TZ", zone)
         if self._broker is None or token is None:
             return env
         for name in _OURS:
             env.pop(name, None)
+        if any(name.lower() in ("http_proxy", "all_proxy") for name in env):
+            for name in ("NO_PROXY", "no_proxy"):  # the broker is here, and speaks plain HTTP
+                env[name] = ",".join(filter(None, (env.get(name), "127.0.0.1")))
         return {**env, "ANTHROPIC_BASE_URL": self._broker.url, "ANTHROPIC_API_KEY": token}
 
 
