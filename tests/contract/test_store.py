@@ -266,9 +266,9 @@ async def test_take_starts_a_turn_and_opens_its_reply(store: Store) -> None:
     assert await store.due(START, 10) == ()
 
 
-async def test_other_kinds_open_a_text_reply(store: Store) -> None:
-    """A NEW turn is answered in plain text."""
-    await queued(store, "1", kind=TurnKind.NEW)
+async def test_turns_without_a_prompt_open_a_text_reply(store: Store) -> None:
+    """A bare NEW turn is answered in plain text."""
+    await store.accept(message("1"), turn("", kind=TurnKind.NEW))
     claim = await taken(store)
     reply = await store.live(claim.reply)
     assert claim.turn.kind is TurnKind.NEW
