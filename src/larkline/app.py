@@ -24,7 +24,13 @@ from larkline.agents.workspace import WorkspaceError, Workspaces
 from larkline.chats.feishu.chat import FeishuChat
 from larkline.chats.feishu.settings import FeishuSettings
 from larkline.config import Settings
-from larkline.domain.errors import AgentStartError, LarklineError, SettingsError, StartFault
+from larkline.domain.errors import (
+    AgentStartError,
+    LarklineError,
+    SettingsError,
+    StartFault,
+    StoreError,
+)
 from larkline.domain.model import (
     ChatEvent,
     Claim,
@@ -58,6 +64,7 @@ ANTHROPIC = "https://api.anthropic.com"
 _UPSTREAM = ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 _SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 _DELIVER_AT_END = 15.0
+_STORE_PAUSE = 5.0
 _DAY = 86400.0
 
 
@@ -87,12 +94,19 @@ async def run_gateway(settings: Settings) -> int:
     _forget_secrets()
     _check_app(settings)
     ended = _on_signals()
-    with hold(settings.home):
-        async with AsyncExitStack() as stack:
-            gateway = await Gateway.build(settings, stack)
-            async with gateway.at_work():
-                await ended.wait()
-                log.info("draining", seconds=settings.limits.drain)
+    try:
+        with hold(settings.home):
+            async with AsyncExitStack() as stack:
+                gateway = await Gateway.build(settings, stack)
+                async with gateway.at_work():
+                    await ended.wait()
+                    log.info("draining", seconds=settings.limits.drain)
+    except LarklineError:
+        raise
+    except Exception:
+        # A boundary: through the log, which knows the secrets, and not as a bare traceback.
+        log.critical("larkline failed", exc_info=True)
+        return 1
     log.info("ended")
     return 0
 
@@ -279,11 +293,21 @@ class Gateway:
     async def _prepare(self) -> None:
         """Once the platform knows us: judge what waited for that, and load the SDK."""
         await self._chat.identified()
-        judged = await self._intake.judge_held()
-        if judged:
-            log.info("judged messages that waited for the bot's id", messages=judged)
+        await self._judge_held()
         await self._maker.prepare()
         await _for_ever()
+
+    async def _judge_held(self) -> None:
+        while True:
+            try:
+                judged = await self._intake.judge_held()
+            except StoreError as exc:
+                log.warning("can't judge messages that wait yet", error=str(exc))
+                await asyncio.sleep(_STORE_PAUSE)
+                continue
+            if judged:
+                log.info("judged messages that waited for the bot's id", messages=judged)
+            return
 
     async def _deliver_rest(self) -> None:
         await self._outbox.drain(_DELIVER_AT_END)
@@ -297,7 +321,7 @@ class Gateway:
     async def _sweep(self) -> Mapping[str, int]:
         where = places(self._settings)
         swept = await sweep(self._instance, where.agents, where.resumes, self._maker.live())
-        reaped = self._orphans.reap()
+        reaped = await asyncio.to_thread(self._orphans.reap)
         return {"processes": swept.processes, "folders": swept.folders, "reaped": reaped}
 
     # What operators and users are told
@@ -406,8 +430,16 @@ def _check_app(settings: Settings) -> None:
 
 
 def _make(where: Places) -> None:
-    for folder in (where.agents, where.configs, where.resumes, where.workspaces):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for key, folder in (
+        ("data_dir", where.agents),
+        ("data_dir", where.configs),
+        ("data_dir", where.resumes),
+        ("workspaces.root", where.workspaces),
+    ):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as exc:
+            raise SettingsError(f"{key}: can't make {folder}: {exc.strerror}") from exc
 
 
 def _feishu(settings: Settings) -> FeishuSettings:

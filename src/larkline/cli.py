@@ -83,8 +83,10 @@ def demo(
     ] = False,
 ) -> None:
     """Try it without an account: a simulated platform, an offline model, the real agent."""
-    from larkline.demo import DemoSettings, play
-
+    try:
+        from larkline.demo import DemoSettings, play
+    except SettingsError as exc:
+        _fail(exc)
     key = os.environ.get("ANTHROPIC_API_KEY", "") if real_model else ""
     if real_model and not key:
         _fail(SettingsError("--real-model needs your own key in ANTHROPIC_API_KEY"))

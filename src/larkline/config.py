@@ -210,8 +210,8 @@ class Settings(BaseSettings):
 
     @property
     def home(self) -> Path:
-        """`data_dir`, absolute."""
-        return self.data_dir.expanduser().absolute()
+        """`data_dir`, absolute. Raises: SettingsError."""
+        return _absolute("data_dir", self.data_dir)
 
     @property
     def database(self) -> Path:
@@ -222,13 +222,20 @@ class Settings(BaseSettings):
         scheme, separator, path = url.partition(":///")
         if scheme != "sqlite" or not separator or not path:
             raise SettingsError(f"store.url: only sqlite:///PATH is there yet, not {scheme}:...")
-        return Path(path).expanduser().absolute()
+        return _absolute("store.url", Path(path))
 
     @property
     def workspaces_root(self) -> Path:
-        """The folder of all workspaces, absolute."""
+        """The folder of all workspaces, absolute. Raises: SettingsError."""
         root = self.workspaces.root
-        return Path(root).expanduser().absolute() if root else self.home / "workspaces"
+        return _absolute("workspaces.root", Path(root)) if root else self.home / "workspaces"
+
+
+def _absolute(key: str, path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as exc:
+        raise SettingsError(f"{key}: {path}: {exc}") from exc
 
 
 def load(
@@ -339,4 +346,11 @@ def _check_offline(settings: Settings) -> None:
     env = settings.agent.env
     if "ANTHROPIC_API_KEY" in env and "ANTHROPIC_AUTH_TOKEN" in env:
         raise SettingsError("agent.env: set ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN, not both")
-    settings.database  # noqa: B018 - says which part of store.url is wrong
+    for name, value in env.items():
+        if not name or "=" in name or "\0" in name + value.get_secret_value():
+            raise SettingsError(f"agent.env: {name!r} can't be an environment variable")
+    settings.workspaces_root  # noqa: B018 - says what is wrong with it
+    if not settings.database.parent.is_dir() and settings.store.url:
+        raise SettingsError(f"store.url: there is no folder {settings.database.parent}")
+    if settings.database.is_dir():
+        raise SettingsError(f"store.url: {settings.database} is a folder, not a file")

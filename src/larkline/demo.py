@@ -14,9 +14,11 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from larkline.domain.errors import LarklineError, SettingsError
 from larkline.domain.model import Language
@@ -53,11 +55,7 @@ async def play(settings: DemoSettings) -> int:
         loop.add_signal_handler(number, stop.set)
     data_dir = Path(tempfile.mkdtemp(prefix="larkline-demo-"))
     try:
-        playing = asyncio.create_task(_play(settings, language, data_dir, stop))
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({playing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        return await playing
+        return await _play(settings, language, data_dir, stop)
     finally:
         shutil.rmtree(data_dir, ignore_errors=True)
 
@@ -78,11 +76,13 @@ async def _play(
         gateway = await _start_gateway(platform, model, language, data_dir)
         stack.push_async_callback(_end_gateway, gateway)
         try:
-            await _connected(platform, gateway)
+            await _unless(stop, _connected(platform, gateway))
             ready = time.monotonic() - began
             _say(text(language, "demo.ready", seconds=ready, data_dir=data_dir))
             for prompt in ("demo.first_prompt", "demo.second_prompt"):
-                await _exchange(platform, language, text(language, prompt))
+                await _unless(stop, _exchange(platform, language, text(language, prompt)))
+        except _StoppedError:
+            return 1
         except (TimeoutError, LarklineError):
             _say(text(language, "demo.no_answer"))
             for line in (data_dir / "gateway.log").read_text().splitlines()[-_LOG_LINES:]:
@@ -93,6 +93,23 @@ async def _play(
             await stop.wait()
     _say(text(language, "demo.ended"))
     return 0
+
+
+class _StoppedError(Exception):
+    """Ctrl-C in the middle."""
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[object, object, None]) -> None:
+    """Do the work, but give up when `stop` is set. Raises: _StoppedError."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    either: set[asyncio.Future[Any]] = {working, stopping}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    for task in either:
+        task.cancel()
+    await asyncio.wait(either)
+    if working.cancelled():
+        raise _StoppedError
+    working.result()
 
 
 def _listening(port: int) -> Platform:

@@ -53,6 +53,11 @@ def test_config_variable_and_default_file(tmp_path: Path, monkeypatch: pytest.Mo
         ("[store]\nurl = 'postgresql://x/y'", r"store\.url: only sqlite"),
         ("[agent.env]\nANTHROPIC_API_KEY = 'a'\nANTHROPIC_AUTH_TOKEN = 'b'", "not both"),
         ("= 3", "not valid TOML"),
+        ("data_dir = '~nobody-at-all/x'", r"data_dir: "),
+        ("[workspaces]\nroot = '~nobody-at-all/x'", r"workspaces\.root: "),
+        ("[store]\nurl = 'sqlite:////nowhere/x.db'", r"store\.url: there is no folder"),
+        ("[store]\nurl = 'sqlite:////usr'", r"store\.url: /usr is a folder"),
+        ('[agent.env]\nA = "a\\u0000b"', r"agent\.env: 'A'"),
     ],
 )
 def test_wrong_settings_name_the_key(tmp_path: Path, body: str, says: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from stage_kit import ANN, BOT, answers, message
 
@@ -96,7 +98,7 @@ async def test_a_private_message_becomes_a_turn_once() -> None:
     for _ in range(3):
         assert await desk.intake.receive(hello) is None
     assert [claim.turn.prompt for claim in await desk.claims()] == ["hello"]
-    assert desk.woken == 1
+    assert desk.woken == 3  # a look too many is cheap, one too few is a turn that never starts
 
 
 async def test_a_group_message_counts_only_with_the_bots_mention() -> None:
@@ -254,3 +256,45 @@ async def test_a_late_message_lets_its_neighbours_settle_in() -> None:
     assert desk.held_up == 0
     await desk.intake.receive(message(created_at=900.0))
     assert desk.held_up == 1
+
+
+class Stalled(MemoryStore):
+    """A store that takes its time to answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def accept(self, message: Inbound, verdict: Verdict) -> Accepted:
+        done = await super().accept(message, verdict)
+        await self.go.wait()
+        return done
+
+
+async def test_a_caller_that_gives_up_does_not_part_a_message_from_its_effects() -> None:
+    """The ack's deadline passes while the store stalls: the turn starts, /stop still stops."""
+    store = Stalled()
+    desk, stop = Desk(store=store), message("/stop")
+    desk.running.add(stop.place.conversation)
+    for each in (message("hello", chat="oc_2"), stop):
+        store.go.clear()
+        asyncio.get_running_loop().call_later(0.05, store.go.set)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await desk.intake.receive(each)
+    assert desk.woken == 2
+    assert desk.stopped == [stop.place.conversation]
+
+
+async def test_a_mention_is_judged_when_the_bots_id_comes_in_between() -> None:
+    """The id is learnt while a message is being held: it is not held for ever."""
+    store = Stalled()
+    desk = Desk(store=store, bot=None)
+    coming = asyncio.create_task(
+        desk.intake.receive(message("@_user_1 hi", private=False, mentions=(BOT,)))
+    )
+    await asyncio.sleep(0.01)
+    desk.bot = BOT
+    store.go.set()
+    await coming
+    assert [claim.turn.prompt for claim in await desk.claims()] == ["hi"]

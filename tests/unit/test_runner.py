@@ -8,7 +8,15 @@ from dataclasses import replace
 import pytest
 from stage_kit import message, pool, runner
 
-from larkline.agents.scripted import Crashing, Deaf, ScriptedMaker, Silent, Slow, unstartable
+from larkline.agents.scripted import (
+    Crashing,
+    Deaf,
+    ScriptedAgent,
+    ScriptedMaker,
+    Silent,
+    Slow,
+    unstartable,
+)
 from larkline.domain.errors import StartFault
 from larkline.domain.model import (
     Claim,
@@ -19,6 +27,7 @@ from larkline.domain.model import (
     TurnKind,
     Verdict,
 )
+from larkline.ports import AgentSpec
 from larkline.stores.memory import MemoryStore
 
 
@@ -150,3 +159,38 @@ async def test_cancellation_escapes_and_leaves_nothing() -> None:
     with pytest.raises(asyncio.CancelledError):
         await turn
     assert maker.live == 0
+
+
+async def test_a_cancellation_from_inside_is_an_ending() -> None:
+    """The turn is settled with an explanation; it does not hold its conversation for ever."""
+
+    class Cancelling(ScriptedMaker):
+        async def start(self, spec: AgentSpec) -> ScriptedAgent:
+            raise asyncio.CancelledError
+
+    outcome = await runner(pool(Cancelling())).run(await claim(), nobody_stops())
+    assert outcome.ending is Ending.INTERNAL
+    assert "❌ Failed" in outcome.final.text
+
+
+async def test_an_answer_that_comes_while_stopping_is_an_answer() -> None:
+    """Asked to end at a shutdown, the agent ends by itself: nothing was broken off."""
+
+    class Finishing(ScriptedAgent):
+        async def interrupt(self) -> None:
+            await asyncio.sleep(0.3)
+
+    class Maker(ScriptedMaker):
+        async def start(self, spec: AgentSpec) -> ScriptedAgent:
+            return Finishing(SessionId("s"), Slow(words=10, pause=0.02), lambda: None)
+
+    agents = pool(Maker())
+    stop = nobody_stops()
+    turn = asyncio.create_task(runner(agents).run(await claim(), stop))
+    await asyncio.sleep(0.05)
+    stop.set_result(Ending.INTERRUPTED)
+    outcome = await turn
+    assert outcome.ending is Ending.ANSWERED
+    assert outcome.final.text.endswith("w9 ")
+    assert outcome.final.buttons == ()
+    await agents.close()

@@ -27,6 +27,7 @@ from larkline.domain.model import (
     UserId,
     Verdict,
 )
+from larkline.lifecycle import to_the_end
 from larkline.policy.admission import Admission
 from larkline.ports import Inbox, TurnQueue
 from larkline.texts import text
@@ -90,10 +91,11 @@ class Intake:
         """Store what the event means; durable on return. Raises: StoreError (deliver again)."""
         match event:
             case Inbound():
-                await self._take_in(event)
+                # To the end: a caller that gives up must not part a message from its effects.
+                await to_the_end(self._take_in(event))
                 return None
             case Click():
-                return await self._click(event)
+                return await to_the_end(self._click(event))
             case Malformed():
                 log.warning("event kept unread", event_id=event.event_id, reason=event.reason)
                 await self._store.keep(event)
@@ -116,6 +118,10 @@ class Intake:
         if not inbound.private:
             if bot is None and inbound.mentions and not held:
                 await self._store.accept(inbound, Verdict(Standing.HELD))
+                if (
+                    self._bot() is not None
+                ):  # learnt meanwhile: `judge_held` may have been too early
+                    await self._take_in(inbound, held=True)
                 return
             if not any(mention.user == bot for mention in inbound.mentions):
                 if held:
@@ -126,6 +132,7 @@ class Intake:
         accepted = await self._store.accept(inbound, verdict)
         if not accepted.fresh:
             log.info("message seen before", message=inbound.id)
+            self._wake(accepted.standing)
             return
         log.info(
             "message stored",

@@ -49,6 +49,10 @@ class Keeper:
         except (LarklineError, OSError) as exc:
             log.warning("duty failed", duty=duty.name, error=str(exc))
             return
+        except Exception:
+            # A boundary: housekeeping must not end what it keeps house for.
+            log.exception("duty failed", duty=duty.name)
+            return
         if any(done.values()):
             log.info("duty done", duty=duty.name, **done)
 

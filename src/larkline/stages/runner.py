@@ -138,14 +138,21 @@ class Runner:
             work = asyncio.create_task(self._work(claim, course, revised))
             try:
                 ending = await self._watch(work, course, stop, revised)
-                if ending is None:
-                    return await work
-                await self._interrupt(work, course)
-                return self._outcome(claim, course, ending)
+                if ending is not None:
+                    await self._interrupt(work, course)
             finally:
                 work.cancel()
                 # The lease inside closes the agent: the guard ends what does not end by itself.
                 await to_the_end(asyncio.wait([work]))
+        own = None if work.cancelled() else work.result()
+        if ending is None:
+            if own is None:
+                log.error("a turn was cancelled from inside", agent=course.session)
+                return self._outcome(claim, course, Ending.INTERNAL)
+            return own
+        # It may have come to its own end while it was being asked to.
+        cut_off = own is None or own.ending in (Ending.STOPPED, Ending.AGENT_DIED)
+        return self._outcome(claim, course, ending) if cut_off or own is None else own
 
     async def _watch(
         self,

@@ -45,8 +45,10 @@ _SETTLING_AT_MOST = 2.0
 _ANNOUNCED_AT_ONCE = 50
 _LOOK_GAP = 0.5
 """Seconds between two looks for turns to announce: each costs the queue's length."""
-_AFTER_INTERRUPT = 12.0
+_AFTER_INTERRUPT = 20.0
 """How long interrupted turns may take to end: 5 s by themselves, then the guard ends them."""
+_IDLE_LOOK = 30.0
+"""Seconds until the queue is looked at although nobody woke us: a net under the wake-ups."""
 _STORE_RETRY = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -134,7 +136,7 @@ class Scheduler:
                     log.warning("scheduler can't read the store", error=str(exc))
                     patience = _STORE_RETRY[-1]
                 try:
-                    async with asyncio.timeout(patience):
+                    async with asyncio.timeout(_IDLE_LOOK if patience is None else patience):
                         await self._changed.wait()
                 except TimeoutError:
                     pass  # time to look again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ class Endpoints:
             site = web.TCPSite(runner, host, port)
             try:
                 await site.start()
+            except socket.gaierror as exc:
+                raise SettingsError(f"web.host: {host} is no address of this machine") from exc
             except OSError as exc:
                 raise SettingsError(
                     f"web.port: can't listen on {host}:{port} ({exc.strerror}); "
