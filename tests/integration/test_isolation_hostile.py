@@ -114,7 +114,8 @@ WRITES = {
     "unmount": "umount -l {ws}; umount -l /tmp; echo x >{base}/file",
     "device": "mknod {ws}/disk b 254 0 && cat {ws}/disk",
     "kernel": "cat /proc/sys/kernel/core_pattern >/proc/sys/kernel/core_pattern && echo opened; "
-    "for f in /proc/sysrq-trigger /proc/irq/default_smp_affinity; do true >>$f && echo opened; done",
+    "for f in /proc/sysrq-trigger /proc/irq/default_smp_affinity; do "
+    "true >>$f && echo opened; done",
 }
 
 
