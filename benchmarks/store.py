@@ -148,7 +148,7 @@ async def one_turn(store: SqliteStore, n: int) -> tuple[float, float]:
     await store.settle(claim, DONE)
     settled = time.perf_counter()
     (reply,) = await store.due(time.time(), 10)
-    await store.next_due()
+    await store.next_due(time.time())
     await store.counts()
     await store.delivered(reply.id)
     return settled - began, time.perf_counter() - settled

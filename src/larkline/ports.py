@@ -21,6 +21,7 @@ from larkline.domain.model import (
     Connection,
     Conversation,
     ConversationId,
+    Copied,
     Inbound,
     Malformed,
     MessageId,
@@ -28,6 +29,7 @@ from larkline.domain.model import (
     Outcome,
     Part,
     QueueCounts,
+    QueueLimits,
     Reply,
     ReplyId,
     SentMessage,
@@ -193,14 +195,19 @@ class TurnQueue(Protocol):
         new.
         """
 
-    async def again(self, turn: TurnId, key: str) -> TurnId | None:
-        """Queue a copy of an ended turn; None if it is unknown, not ended, or was copied before."""
+    async def again(self, turn: TurnId, key: str, chat_id: str, limits: QueueLimits) -> Copied:
+        """Queue a copy of an ended turn of this chat, once a turn and once a key.
+
+        In its conversation it stands where a message of this moment would. Over `limits` nothing
+        is stored, and the turn can be sent again later.
+        """
 
     async def take(self) -> Claim | None:
         """Start the next turn: mark it running, raise its epoch, open its reply with one part.
 
         Conversations with a running turn are passed over. Inside a conversation `created_at` of the
-        message, then its id, then store order decides; among conversations the turn stored first.
+        message (of a copy: when it was asked for), then its id, then store order decides; among
+        conversations the turn stored first.
         Turns with a prompt open a card reply, those without one a text reply. If the caller is
         cancelled, the turn goes back to the queue.
         """
@@ -254,8 +261,11 @@ class Deliveries(Protocol):
         runs is not due.
         """
 
-    async def next_due(self) -> float | None:
-        """When the earliest postponed reply is to be tried again; None if there is none."""
+    async def next_due(self, now: float) -> float | None:
+        """When a postponed reply is to be tried again next, after `now`; None if none is.
+
+        A time that has come is not told again: `due` offers the reply.
+        """
 
     async def live(self, reply: ReplyId) -> Reply | None:
         """A reply that is still open, with its parts; None once it is due or delivered."""

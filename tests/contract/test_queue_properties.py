@@ -152,15 +152,16 @@ class Queue(RuleBasedStateMachine):
         self.run(self.sqlite.announce(two, notice))
 
     @precondition(lambda self: self.turns)
-    @rule(data=st.data(), key=st.integers(0, 20))
-    def again(self, data: st.DataObject, key: int) -> None:
+    @rule(data=st.data(), key=st.integers(0, 20), place=st.sampled_from(PLACES))
+    def again(self, data: st.DataObject, key: int, place: Place) -> None:
         known = data.draw(st.sampled_from(sorted(self.turns)))
         one, two = self.turns[known][-1]
-        copy_one = self.run(self.memory.again(one, str(key)))
-        copy_two = self.run(self.sqlite.again(two, str(key)))
-        assert (copy_one is None) == (copy_two is None)
-        if copy_one is not None and copy_two is not None:
-            self.turns[known].append((copy_one, copy_two))
+        copy_one = self.run(self.memory.again(one, str(key), place.chat_id, LIMITS))
+        copy_two = self.run(self.sqlite.again(two, str(key), place.chat_id, LIMITS))
+        assert copy_one.became == copy_two.became
+        assert (copy_one.turn is None) == (copy_two.turn is None)
+        if copy_one.turn is not None and copy_two.turn is not None:
+            self.turns[known].append((copy_one.turn, copy_two.turn))
 
     @rule()
     def crash(self) -> None:
@@ -206,7 +207,7 @@ class Queue(RuleBasedStateMachine):
         counts, same = self.both(lambda store: store.counts())
         assert counts == same
         assert counts.running == len(self.running)
-        times, as_well = self.both(lambda store: store.next_due())
+        times, as_well = self.both(lambda store: store.next_due(self.clock.now))
         assert times == as_well
         for place in PLACES:
             known, too = self.both(lambda store, p=place: store.conversation(p.conversation))  # type: ignore[misc]

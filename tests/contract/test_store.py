@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from store_kit import HERE, START, THERE, Lab, answer, message, note, turn
+from store_kit import HERE, ROOMY, START, THERE, Lab, answer, message, note, turn
 
 from larkline.domain.errors import StoreError
 from larkline.domain.model import (
+    Again,
     Button,
     CardId,
     Claim,
@@ -460,37 +461,93 @@ async def test_a_queued_turn_can_be_dropped(store: Store) -> None:
 async def test_an_ended_turn_can_be_queued_again_once(store: Store) -> None:
     """A copy of the ended turn, to the same message; the second copy is refused."""
     old = await queued(store, "1")
-    assert await store.again(old, "click-1") is None
+    assert await again(store, old, "click-1") is Again.DONE_BEFORE
     claim = await taken(store)
-    assert await store.again(old, "click-1") is None
+    assert await again(store, old, "click-1") is Again.DONE_BEFORE
     await store.settle(claim, answer())
-    copy = await store.again(old, "click-1")
-    assert copy is not None
-    assert copy > old
-    assert await store.again(old, "click-1") is None
-    assert await store.again(old, "click-2") is None
-    assert await store.again(TurnId(9999), "click-3") is None
+    copy = await store.again(old, "click-1", HERE.chat_id, ROOMY)
+    assert copy.became is Again.QUEUED
+    assert copy.turn is not None
+    assert copy.turn > old
+    assert await again(store, old, "click-1") is Again.DONE_BEFORE
+    assert await again(store, old, "click-2") is Again.DONE_BEFORE
     repeated = await taken(store)
-    assert repeated.turn == replace(claim.turn, id=copy)
+    assert repeated.turn == replace(claim.turn, id=copy.turn)
     assert (repeated.epoch, repeated.attempt) == (1, 1)
     assert repeated.reply != claim.reply
 
 
 async def test_a_key_copies_one_turn_only(store: Store) -> None:
     """The key of a copy does not copy another turn."""
-    turns = []
-    for name in ("1", "2"):
-        turns.append(await queued(store, name))
-        await store.settle(await taken(store), answer())
-    assert await store.again(turns[0], "click") is not None
-    assert await store.again(turns[1], "click") is None
+    turns = [await ended(store, name) for name in ("1", "2")]
+    assert await again(store, turns[0], "click") is Again.QUEUED
+    assert await again(store, turns[1], "click") is Again.DONE_BEFORE
 
 
 async def test_a_dropped_turn_did_not_end(store: Store) -> None:
     """What was dropped is not copied."""
     dropped = await queued(store, "1")
     await store.cancel(dropped)
-    assert await store.again(dropped, "click") is None
+    assert await again(store, dropped, "click") is Again.DONE_BEFORE
+
+
+async def test_only_the_turns_of_its_own_chat_are_sent_again(store: Store) -> None:
+    """From another chat a turn is as unknown as one that never was; topics are of their chat."""
+    topic = Place(HERE.app_id, HERE.chat_id, "omt_1")
+    old, in_topic = await ended(store, "1"), await ended(store, "2", topic)
+    assert await again(store, old, "click", THERE) is Again.UNKNOWN
+    assert await again(store, TurnId(9999), "click") is Again.UNKNOWN
+    assert (await store.counts()).queued == 0
+    assert await again(store, old, "click") is Again.QUEUED
+    assert await again(store, in_topic, "click-2") is Again.QUEUED
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [QueueLimits(1, 9), QueueLimits(9, 1), QueueLimits(9, 9, in_flight=1)],
+    ids=["conversation", "total", "in flight"],
+)
+async def test_a_copy_obeys_the_limits_of_the_queue(store: Store, limits: QueueLimits) -> None:
+    """A full queue takes no copy, and the turn can be sent again when there is room."""
+    old = await ended(store, "1")
+    await queued(store, "2")
+    assert await again(store, old, "click", limits=limits) is Again.FULL
+    assert await store.counts() == QueueCounts(1, 0)
+    await store.settle(await taken(store), answer())
+    assert await again(store, old, "click", limits=limits) is Again.QUEUED
+
+
+async def test_a_copy_has_the_time_of_its_click(lab: Lab) -> None:
+    """It comes after what waits already, and before what is written later."""
+    store = await lab.open()
+    old = await ended(store, "1")
+    await store.accept(message("younger", at=START + 5), turn("younger"))
+    lab.clock.now = START + 10
+    assert await again(store, old, "click") is Again.QUEUED
+    await store.accept(message("later", at=START + 15), turn("later"))
+    ahead = {each.turn.prompt: each.ahead for each in await store.waiting(9)}
+    assert ahead == {"younger": 0, "1": 1, "later": 2}
+    prompts = []
+    for _ in range(3):
+        claim = await taken(store)
+        prompts.append(claim.turn.prompt)
+        await store.settle(claim, answer())
+    assert prompts == ["younger", "1", "later"]
+    await store.close()
+
+
+async def ended(store: Store, name: str, place: Place = HERE) -> TurnId:
+    """A turn that was answered."""
+    turn_id = await queued(store, name, place)
+    await store.settle(await taken(store), answer())
+    return turn_id
+
+
+async def again(
+    store: Store, old: TurnId, key: str, place: Place = HERE, limits: QueueLimits = ROOMY
+) -> Again:
+    """What becomes of a click in a place."""
+    return (await store.again(old, key, place.chat_id, limits)).became
 
 
 # waiting, announce, counts
@@ -636,22 +693,34 @@ async def test_a_postponed_reply_waits_and_holds_its_conversation(store: Store) 
     await store.notify(note("late"))
     await store.notify(note("after"))
     await store.notify(note("elsewhere", THERE))
-    assert await store.next_due() is None
+    assert await store.next_due(START) is None
     (late, _) = await store.due(START, 10)
     await store.postpone(late.id, START + 30, "230020")
-    assert await store.next_due() == START + 30
+    assert await store.next_due(START) == START + 30
     assert await texts_due(store) == ["elsewhere"]
     assert await texts_due(store, START + 29.9) == ["elsewhere"]
     assert await texts_due(store, START + 30) == ["late", "elsewhere"]
     (again, _) = await store.due(START + 30, 10)
     assert again.attempts == 1
     await store.postpone(late.id, START + 90, "230020")
-    assert await store.next_due() == START + 90
+    assert await store.next_due(START) == START + 90
     (again, _) = await store.due(START + 90, 10)
     assert again.attempts == 2
     await store.delivered(late.id)
-    assert await store.next_due() is None
+    assert await store.next_due(START) is None
     assert await texts_due(store) == ["after", "elsewhere"]
+
+
+async def test_the_next_due_time_lies_ahead(store: Store) -> None:
+    """A time that has come is `due`'s matter and hides no later one."""
+    for number, place in enumerate((HERE, THERE, Place("cli_app", "oc_third"))):
+        await store.notify(note(f"notice {number}", place))
+    for wait, reply in zip((10, 20, 30), await store.due(START, 10), strict=True):
+        await store.postpone(reply.id, START + wait, "230020")
+    assert await store.next_due(START + 9.9) == START + 10
+    assert await store.next_due(START + 10) == START + 20
+    assert await store.next_due(START + 25) == START + 30
+    assert await store.next_due(START + 30) is None
 
 
 async def test_what_is_settled_stays_settled(lab: Lab) -> None:
@@ -666,7 +735,7 @@ async def test_what_is_settled_stays_settled(lab: Lab) -> None:
         await store.postpone(reply, START, "late")
         await store.delivered(reply)
     await store.delivered(ReplyId(9999))
-    assert await store.next_due() is None
+    assert await store.next_due(START) is None
     await store.close()
     store = await lab.open()
     assert await store.due(START, 10) == ()
@@ -681,7 +750,7 @@ async def test_an_open_reply_cannot_be_settled(store: Store) -> None:
     await store.give_up(claim.reply, "gone")
     await store.postpone(claim.reply, START + 5, "late")
     assert await store.live(claim.reply) is not None
-    assert await store.next_due() is None
+    assert await store.next_due(START) is None
     await store.settle(claim, answer("answer"))
     assert await texts_due(store) == ["answer"]
 
@@ -834,7 +903,7 @@ async def test_prune_removes_what_is_old_and_nothing_undelivered(lab: Lab, store
     lab.clock.now += 10 * DAY
     removed = await store.prune(Cutoffs(lab.clock.now - DAY, 0))
     assert removed == {"turns": 2, "messages": 3, "replies": 0, "raw_events": 1, "transcripts": 0}
-    assert await store.again(done, "key") is None
+    assert await again(store, done, "key", places[0]) is Again.UNKNOWN
     assert (await store.accept(message("done", places[0]), ANSWERED)).fresh
     assert not (await store.accept(message("due", places[1]), ANSWERED)).fresh
     assert await texts_due(store, lab.clock.now) == ["undelivered", "undelivered notice"]

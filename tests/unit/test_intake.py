@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from stage_kit import ANN, BOT, answers, message
@@ -20,6 +21,7 @@ from larkline.domain.model import (
     MessageId,
     Outcome,
     Standing,
+    Toast,
     Uninteresting,
     UserId,
     Verdict,
@@ -232,6 +234,25 @@ async def test_again_queues_a_copy_once() -> None:
     assert (await desk.intake.receive(stranger)).kind == "warning"  # type: ignore[union-attr]
     assert (await desk.intake.receive(pressed)).kind == "success"  # type: ignore[union-attr]
     assert (await desk.intake.receive(pressed)).kind == "info"  # type: ignore[union-attr]
+    assert [each.turn.prompt for each in await desk.claims()] == ["do it"]
+
+
+async def test_again_obeys_the_limits_and_belongs_to_its_chat() -> None:
+    """A full queue and a click from elsewhere queue nothing; with room the same click works."""
+    desk = Desk(per_conversation=1)
+    await desk.intake.receive(message("do it"))
+    (claim,) = await desk.claims()
+    await desk.store.settle(claim, Outcome(Ending.INTERRUPTED, Final("broken off")))
+    await desk.intake.receive(message("and this"))
+    pressed = click({"do": "again", "turn": str(claim.turn.id)})
+    elsewhere = await desk.intake.receive(replace(pressed, chat_id="oc_2"))
+    assert elsewhere == Toast("This button no longer works.", "warning")
+    full = await desk.intake.receive(pressed)
+    assert full == Toast("Too many messages are waiting. Press it again later.", "warning")
+    (claim,) = await desk.claims()
+    assert claim.turn.prompt == "and this"
+    await desk.store.settle(claim, Outcome(Ending.ANSWERED, Final("done")))
+    assert (await desk.intake.receive(pressed)).kind == "success"  # type: ignore[union-attr]
     assert [each.turn.prompt for each in await desk.claims()] == ["do it"]
 
 

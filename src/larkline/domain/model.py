@@ -206,6 +206,26 @@ class Accepted:
     turn: TurnId | None = None
 
 
+class Again(StrEnum):
+    """What became of the wish to send a turn again.
+
+    DONE_BEFORE: it was copied before, or has not ended. UNKNOWN: not a turn of that chat.
+    """
+
+    QUEUED = "queued"
+    DONE_BEFORE = "done_before"
+    FULL = "full"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What `again` did. `turn` is the copy; None unless it was queued."""
+
+    became: Again
+    turn: TurnId | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One platform message that shows a reply, or a page of it.

@@ -11,6 +11,7 @@ import structlog
 
 from larkline.domain.buttons import asked_again
 from larkline.domain.model import (
+    Again,
     ChatEvent,
     Click,
     Inbound,
@@ -194,9 +195,22 @@ class Intake:
         if turn is None:
             log.info("click without a meaning", event_id=click.event_id)
             return Toast(text(language, "toast_unknown"), "warning")
-        copy = await self._store.again(turn, f"again:{turn}")
-        if copy is None:
-            return Toast(text(language, "toast_again_done"))
-        log.info("turn sent again", turn=copy, copy_of=turn)
-        self._wake(Standing.TURN)
-        return Toast(text(language, "toast_again"), "success")
+        copied = await self._store.again(turn, f"again:{turn}", click.chat_id, self._limits())
+        match copied.became:
+            case Again.QUEUED:
+                log.info("turn sent again", turn=copied.turn, copy_of=turn)
+                self._wake(Standing.TURN)
+                return Toast(text(language, "toast_again"), "success")
+            case Again.DONE_BEFORE:
+                return Toast(text(language, "toast_again_done"))
+            case Again.FULL:
+                return Toast(text(language, "toast_full"), "warning")
+            case Again.UNKNOWN:
+                log.info("click on a turn of no such chat", event_id=click.event_id, turn=turn)
+                return Toast(text(language, "toast_unknown"), "warning")
+        assert_never(copied.became)
+
+    def _limits(self) -> QueueLimits:
+        settings = self._settings
+        in_flight = settings.max_concurrent if settings.reject else None
+        return QueueLimits(settings.queue_per_conversation, settings.queue_total, in_flight)

@@ -38,9 +38,9 @@ def due(db: sqlite3.Connection, now: float, limit: int) -> tuple[Reply, ...]:
     return tuple(_reply(db, row) for row in found)
 
 
-def next_due(db: sqlite3.Connection) -> float | None:
+def next_due(db: sqlite3.Connection, now: float) -> float | None:
     """See `Deliveries.next_due`."""
-    earliest: float | None = reply_rows.next_due(db).fetchone()[0]
+    earliest: float | None = reply_rows.next_due(db, now=now).fetchone()[0]
     return earliest
 
 

@@ -10,9 +10,11 @@ from dataclasses import replace
 from larkline.domain.errors import StoreError
 from larkline.domain.model import (
     Accepted,
+    Again,
     Claim,
     Conversation,
     ConversationId,
+    Copied,
     Final,
     Inbound,
     Malformed,
@@ -104,18 +106,22 @@ class MemoryStore(MemoryTranscripts):
     def _in_state(self, state: str) -> list[TurnRow]:
         return [each for each in self._disk.turns.values() if each.state == state]
 
-    async def again(self, turn: TurnId, key: str) -> TurnId | None:
+    async def again(self, turn: TurnId, key: str, chat_id: str, limits: QueueLimits) -> Copied:
         """See `TurnQueue.again`."""
-        disk = self._open
+        disk, now = self._open, self._clock()
         old = disk.turns.get(turn)
-        if old is None or old.state != "ended" or old.copied or key in disk.copy_keys:
-            return None
+        if old is None or old.turn.place.chat_id != chat_id:
+            return Copied(Again.UNKNOWN)
+        if old.state != "ended" or old.copied or key in disk.copy_keys:
+            return Copied(Again.DONE_BEFORE)
+        if self._full(old.turn.conversation, limits):
+            return Copied(Again.FULL)
         old.copied = True
         disk.copy_keys.add(key)
-        copy = replace(old.turn, id=TurnId(next(disk.numbers)), accepted_at=self._clock())
-        disk.turns[copy.id] = TurnRow(copy, old.created_at)
+        copy = replace(old.turn, id=TurnId(next(disk.numbers)), accepted_at=now)
+        disk.turns[copy.id] = TurnRow(copy, created_at=now)
         self._touch(copy.conversation)
-        return copy.id
+        return Copied(Again.QUEUED, copy.id)
 
     async def take(self) -> Claim | None:
         """See `TurnQueue.take`."""
@@ -282,10 +288,10 @@ class MemoryStore(MemoryTranscripts):
         parts = self._disk.parts.get(stored.reply.id, {})
         return replace(stored.reply, parts=tuple(parts[n] for n in sorted(parts)))
 
-    async def next_due(self) -> float | None:
+    async def next_due(self, now: float) -> float | None:
         """See `Deliveries.next_due`."""
         times = [each.next_at for each in self._undelivered() if each.next_at is not None]
-        return min(times, default=None)
+        return min((each for each in times if each > now), default=None)
 
     async def live(self, reply: ReplyId) -> Reply | None:
         """See `Deliveries.live`."""

@@ -91,8 +91,8 @@ def due() -> Executable:
 
 @statement
 def next_due() -> Executable:
-    """The earliest time of a postponed reply; NULL if none is postponed."""
-    return select(func.min(replies.c.next_at)).where(_DUE, replies.c.next_at.is_not(None))
+    """The earliest time of a postponed reply that lies ahead; NULL if there is none."""
+    return select(func.min(replies.c.next_at)).where(_DUE, replies.c.next_at > bindparam("now"))
 
 
 @statement

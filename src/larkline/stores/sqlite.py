@@ -15,12 +15,14 @@ from larkline.domain.model import (
     Claim,
     Conversation,
     ConversationId,
+    Copied,
     Inbound,
     Malformed,
     NewNotice,
     Outcome,
     Part,
     QueueCounts,
+    QueueLimits,
     Reply,
     ReplyId,
     SessionId,
@@ -57,10 +59,12 @@ class SqliteStore:
         now = self._clock()
         return await self._writer.write(lambda db: turn_queue.accept(db, now, message, verdict))
 
-    async def again(self, turn: TurnId, key: str) -> TurnId | None:
+    async def again(self, turn: TurnId, key: str, chat_id: str, limits: QueueLimits) -> Copied:
         """See `TurnQueue.again`."""
         now = self._clock()
-        return await self._writer.write(lambda db: turn_queue.again(db, now, turn, key))
+        return await self._writer.write(
+            lambda db: turn_queue.again(db, now, turn, key, chat_id, limits)
+        )
 
     async def take(self) -> Claim | None:
         """See `TurnQueue.take`. If the caller is cancelled the turn goes back to the queue."""
@@ -119,9 +123,9 @@ class SqliteStore:
         """See `Deliveries.due`."""
         return await self._reader.read(lambda db: deliveries.due(db, now, limit))
 
-    async def next_due(self) -> float | None:
+    async def next_due(self, now: float) -> float | None:
         """See `Deliveries.next_due`."""
-        return await self._reader.read(deliveries.next_due)
+        return await self._reader.read(lambda db: deliveries.next_due(db, now))
 
     async def live(self, reply: ReplyId) -> Reply | None:
         """See `Deliveries.live`."""

@@ -7,7 +7,9 @@ import uuid
 
 from larkline.domain.model import (
     Accepted,
+    Again,
     Claim,
+    Copied,
     Inbound,
     NewNotice,
     Outcome,
@@ -87,18 +89,23 @@ def _full(db: sqlite3.Connection, conversation: str, limits: QueueLimits | None)
     )
 
 
-def again(db: sqlite3.Connection, now: float, turn: TurnId, key: str) -> TurnId | None:
+def again(
+    db: sqlite3.Connection, now: float, turn: TurnId, key: str, chat_id: str, limits: QueueLimits
+) -> Copied:
     """See `TurnQueue.again`."""
     row = turn_rows.turn(db, turn=turn).fetchone()
-    if row is None or row["state"] != "ended":
-        return None
-    if turn_rows.copied(db, turn=turn, key=key).fetchone() is not None:
-        return None
+    if row is None or row["chat_id"] != chat_id:
+        return Copied(Again.UNKNOWN)
+    copied = turn_rows.copied(db, turn=turn, key=key).fetchone() is not None
+    if copied or row["state"] != "ended":
+        return Copied(Again.DONE_BEFORE)
+    if _full(db, row["conversation"], limits):
+        return Copied(Again.FULL)
     stored = turn_rows.store_turn(
         db,
         conversation=row["conversation"],
         message_id=row["message_id"],
-        message_created_at=row["message_created_at"],
+        message_created_at=now,
         sender=row["sender"],
         kind=row["kind"],
         prompt=row["prompt"],
@@ -110,7 +117,7 @@ def again(db: sqlite3.Connection, now: float, turn: TurnId, key: str) -> TurnId 
         copy_key=key,
     )
     turn_rows.touch_conversation(db, conversation=row["conversation"], now=now)
-    return TurnId(stored.lastrowid or 0)
+    return Copied(Again.QUEUED, TurnId(stored.lastrowid or 0))
 
 
 def take(db: sqlite3.Connection, now: float, owner: str) -> Claim | None:

@@ -107,6 +107,20 @@ CATALOGUE: Mapping[str, Mapping[Language, str]] = {
         "zh": "⤵️ 这个回答无法用卡片显示，见下面的文字消息。",
         "en": "⤵️ This answer can't be shown in a card; see the text message below.",
     },
+    "card.refused": {
+        "zh": (
+            "⚠️ 平台拒绝显示这部分回答（代码 {code}）。"
+            "请让我把它写成文件、分成小段发送，或换一种说法再问。"
+        ),
+        "en": (
+            "⚠️ The platform refused to show this part of the answer (code {code}). Ask for it "
+            "as a file or in smaller parts, or ask differently."
+        ),
+    },
+    "card.no_buttons": {
+        "zh": "（文字消息没有按钮：要重试，请把您的消息再发送一次。）",
+        "en": "(A text message has no buttons: to try again, send your message again.)",
+    },
     # The card at the end
     "done": {"zh": "✅ {elapsed}", "en": "✅ {elapsed}"},
     "stopped": {"zh": "⏹ 已停止 · {elapsed}", "en": "⏹ Stopped · {elapsed}"},
@@ -122,6 +136,10 @@ CATALOGUE: Mapping[str, Mapping[Language, str]] = {
     "toast_again_done": {
         "zh": "这条消息已经重新发送过，或仍在处理。",
         "en": "It was already sent again, or is still being worked on.",
+    },
+    "toast_full": {
+        "zh": "排队的消息已满，请稍后再点一次。",
+        "en": "Too many messages are waiting. Press it again later.",
     },
     "toast_unknown": {"zh": "这个按钮已失效。", "en": "This button no longer works."},
     "toast_not_yours": {

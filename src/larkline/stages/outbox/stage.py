@@ -106,7 +106,7 @@ class Outbox:
         desk = self._desk
         try:
             found = await desk.store.due(desk.now(), desk.settings.at_once)
-            next_due = await desk.store.next_due()
+            next_due = await desk.store.next_due(desk.now())
         except StoreError as exc:
             log.warning("store can't say what is due", error=str(exc))
             return _STORE_PAUSE
