@@ -21,7 +21,19 @@ from larkline.domain.errors import (
     TargetGone,
     Transient,
 )
-from larkline.domain.model import Button, Final, NewNotice, Place, Target, TurnKind
+from larkline.domain.model import (
+    Button,
+    Ending,
+    Final,
+    MessageId,
+    NewNotice,
+    Outcome,
+    Part,
+    Place,
+    Reply,
+    Target,
+    TurnKind,
+)
 from larkline.stages.outbox import OutboxSettings
 
 LONG = "\n\n".join(f"paragraph {n} of a long answer that takes several cards" for n in range(1400))
@@ -678,15 +690,248 @@ def check_budgets(world: World) -> None:
         assert all(b - a > 1.0 for a, b in zip(times, times[10:], strict=False))
 
 
-def test_permanent_refusals_of_text_are_recorded() -> None:
-    """A refusal that is nobody's known kind ends the reply, with the reason in the store."""
+def test_a_refusal_that_an_operator_can_cure_is_waited_out() -> None:
+    """A missing scope or an unknown code delays an answer: up to a quarter of an hour a time."""
 
     async def story() -> None:
         async with World() as world:
-            claim = await world.claim(kind=TurnKind.NEW)
-            world.chat.refuse("send_text", Permanent("no scope", code=99991672))
-            await world.settle(claim, Final("x", as_card=False))
+            claim = await world.claim()
+            no_scope = Permanent("scope missing", code=99991672)
+            world.chat.refuse("create_card", no_scope)
+            world.chat.refuse("send_text", no_scope, times=13)
+            await world.settle(claim, Final("The answer."))
+            await world.settled(5 * 3600)
+            assert world.texts(claim) == ["The answer."]
+            times = [at for name, at in world.chat.calls if name == "send_text"]
+            gaps = [round(b - a) for a, b in pairwise(times)]
+            assert gaps == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900, 900]
+            assert world.seen == ["as_text", *["postponed"] * 13, "delivered"]
+
+    play(story())
+
+
+def test_a_refusal_that_nobody_cures_ends_after_a_day() -> None:
+    """The reply is kept for operators then, and the conversation goes on."""
+
+    async def story() -> None:
+        async with World() as world:
+            world.chat.refuse("send_text", Permanent("odd", code=4711), times=120)
+            lost = await world.claim(kind=TurnKind.NEW)
+            began = wall()
+            await world.settle(lost, Final("lost", as_card=False))
+            await world.settled(3 * 86_400)
+            assert 86_400 <= wall() - began <= 86_400 + 950
+            assert world.disk.replies[lost.reply].state == "failed"
+
+    play(story())
+
+
+@pytest.mark.parametrize("first", ["card shown", "card refused", "text"])
+def test_an_answer_that_no_form_may_show_says_so(first: str) -> None:
+    """Card and text refused for their content: one line tells the code and what to do, once."""
+
+    async def story() -> None:
+        async with World() as world:
+            claim, answer = await world.claim(), Answer("draft")
+            if first == "card shown":
+                async with world.open(claim, answer):
+                    await world.chat.until(lambda: world.texts(claim) == ["draft"])
+                world.chat.refuse("replace_card", REFUSED)
+            elif first == "card refused":
+                world.chat.refuse("create_card", REFUSED)
+            world.chat.refuse("send_text", ContentRefused("sensitive", code=230025))
+            await world.settle(claim, Final("The answer.", as_card=first != "text"))
+            await world.settled()
+            *above, line = world.texts(claim)
+            assert "code 230025" in line
+            assert "as a file" in line
+            assert len(above) == (first == "card shown")
+            assert all(each.endswith("see the text message below.") for each in above)
+            assert world.sent_to(claim)[-1].key.endswith("-r230025")
+            assert world.disk.replies[claim.reply].state == "sent"
+
+    play(story())
+
+
+def test_an_unsure_line_about_a_refusal_is_looked_up_as_that_line() -> None:
+    """Hours and a restart later the line is found in the chat, and nothing is sent again."""
+
+    async def story() -> None:
+        async with World() as world:
+            world.chat.refuse("create_card", REFUSED)
+            world.chat.refuse("send_text", ContentRefused("sensitive", code=230025))
+            world.chat.refuse("send_text", unsure(), applied=True)
+            world.chat.refuse("send_text", Transient("down", retry_after=4000.0))
+            claim = await world.claim()
+            await world.settle(claim, Final("The answer."))
+            await asyncio.sleep(100)
+            await world.restart()
+            await world.settled(3 * 3600)
+            (line,) = world.texts(claim)
+            assert "code 230025" in line
+            assert world.seen[-2:] == ["found_again", "delivered"]
+
+    play(story())
+
+
+def test_keys_of_every_form_fit_the_platform() -> None:
+    """Fifty characters hold a key through every change of form, with the longest code."""
+
+    async def story() -> None:
+        async with World() as world:
+            world.chat.refuse("create_card", REFUSED)
+            world.chat.refuse("send_text", TargetGone("recalled"))
+            world.chat.refuse("send_text", ContentRefused("sensitive", code=9_999_999_999))
+            world.chat.refuse("send_text", TargetGone("recalled"))
+            claim = await world.claim()
+            await world.settle(claim, Final("The answer."))
+            await world.settled()
+            (line,) = world.chat.shown
+            assert "code 9999999999" in line.text
+            assert line.key.endswith("-r9999999999-l")
+            assert len(line.key) <= 50
+
+    play(story())
+
+
+def test_only_a_refused_last_form_is_given_up_at_once() -> None:
+    """Where even the line about the refusal is refused, nothing is left to try."""
+
+    async def story() -> None:
+        async with World() as world:
+            world.chat.refuse("create_card", REFUSED)
+            world.chat.refuse("send_text", ContentRefused("sensitive", code=230025), times=2)
+            claim = await world.claim()
+            await world.settle(claim, Final("The answer."))
             await world.settled()
             assert world.disk.replies[claim.reply].state == "failed"
+            assert world.seen == ["as_text", "refused", "gave_up"]
+
+    play(story())
+
+
+@pytest.mark.parametrize("what", ["notice", "plain", "card", "refused card", "refused text"])
+def test_what_was_shown_is_not_shown_again_hours_later(what: str) -> None:
+    """A process that ends right after a send: the next one, after the key has died, sends not."""
+
+    async def story() -> None:
+        async with World() as world:
+            if what == "notice":
+                await world.store.notify(NewNotice(Target(Place("app", "oc_1"), "om_q"), "hear!"))
+            else:
+                claim, final = await world.claim(), Final("hear!", as_card=what != "plain")
+                if what.startswith("refused"):
+                    world.chat.refuse("create_card", REFUSED, times=99)
+                if what == "refused text":
+                    sensitive = ContentRefused("sensitive", code=230025)
+                    world.chat.refuse("send_text", sensitive)
+                await world.store.settle(claim, Outcome(Ending.ANSWERED, final))
+            real = world.store.save_part
+
+            async def failing(part: Part) -> None:
+                if part.state == "final":
+                    raise StoreError("the process ends here")
+                await real(part)
+
+            world.store.save_part = failing  # type: ignore[method-assign]
+            world.outbox.wake()
+            await world.chat.until(lambda: len(world.chat.shown) == 1)
+            await asyncio.sleep(1)
+            await world.stop()
+            await asyncio.sleep(3 * 3600)
+            world.restart_objects()
+            world.start()
+            await world.settled()
+            (shown,) = world.chat.shown
+            assert ("230025" if what == "refused text" else "hear!") in world.chat.reader_sees(
+                shown.id
+            )
+
+    play(story())
+
+
+@pytest.mark.parametrize("as_card", [True, False])
+def test_a_text_without_its_buttons_says_what_to_do_instead(as_card: bool) -> None:
+    """Words about a button below mislead where a text message can have none."""
+
+    async def story() -> None:
+        async with World() as world:
+            world.chat.refuse("create_card", REFUSED)
+            claim = await world.claim()
+            button = Button("Again", {"do": "again"})
+            final = Final("Failed. Press the button below.", "failed", (button,), as_card)
+            await world.settle(claim, final)
+            await world.settled()
+            (shown,) = world.texts(claim)
+            assert shown.startswith("Failed. Press the button below.\n\n(A text message has no")
+
+    play(story())
+
+
+def test_a_lost_wake_up_costs_half_a_minute_at_most() -> None:
+    """The outbox looks at the store by itself now and then."""
+
+    async def story() -> None:
+        async with World() as world:
+            claim = await world.claim()
+            await asyncio.sleep(100)
+            await world.store.settle(claim, Outcome(Ending.ANSWERED, Final("heard")))
+            began = wall()
+            await world.settled()
+            assert world.texts(claim) == ["heard"]
+            assert wall() - began < 31
+
+    play(story())
+
+
+def test_a_delivery_under_way_hides_no_postponed_one() -> None:
+    """While one chat hangs, the others' replies are tried again at their own times."""
+
+    class HangsHere(SlowChat):
+        async def send_text(self, target: Target, text: str, key: str) -> MessageId:
+            if target.place.chat_id == "oc_hangs":
+                await asyncio.sleep(20)
+            return await super().send_text(target, text, key)
+
+    async def story() -> None:
+        async with World(chat=HangsHere()) as world:
+            hangs = await world.claim("oc_hangs", TurnKind.NEW)
+            late = await world.claim("oc_late", TurnKind.NEW)
+            await world.store.settle(hangs, Outcome(Ending.ANSWERED, Final("a", as_card=False)))
+            await world.store.settle(late, Outcome(Ending.ANSWERED, Final("b", as_card=False)))
+            await world.store.postpone(hangs.reply, wall() + 1, "busy")
+            await world.store.postpone(late.reply, wall() + 3, "busy")
+            world.outbox.wake()
+            began = wall()
+            await world.chat.until(lambda: world.texts(late) == ["b"], 60)
+            assert wall() - began < 4
+
+    play(story())
+
+
+def test_a_slow_look_at_the_store_starts_nothing_twice() -> None:
+    """A reply whose delivery ended while the store was being read is not delivered again."""
+
+    async def story() -> None:
+        async with World() as world:
+            real = world.store.due
+
+            async def slow(now: float, limit: int) -> tuple[Reply, ...]:
+                found = await real(now, limit)
+                await asyncio.sleep(0.3)
+                return found
+
+            world.store.due = slow  # type: ignore[method-assign]
+            claim = await world.claim(kind=TurnKind.NEW)
+            await world.settle(claim, Final("once", as_card=False))
+            for _ in range(30):
+                world.outbox.wake()
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            for _ in range(30):
+                world.outbox.wake()
+                await asyncio.sleep(0.1)
+            assert world.count("send_text") == 1
+            assert world.seen == ["delivered"]
 
     play(story())

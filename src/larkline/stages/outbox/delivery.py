@@ -1,13 +1,18 @@
-"""Delivering one due reply: every part shows its page, and is remembered once it does."""
+"""Delivering one due reply: every part shows its page, and is remembered once it does.
+
+A part's form changes at most twice: card, text, one line of ours. Each form has a key of its own,
+derived from the one before and saved before it is used, so that every later try goes on with it.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
 import structlog
 
-from larkline.domain.errors import ChatGone, Permanent, TargetGone
+from larkline.domain.errors import ChatGone, ContentRefused, Permanent, TargetGone
 from larkline.domain.model import CardView, Part, Reply
 from larkline.policy.pacing import Rank
 from larkline.stages.outbox.post import Post
@@ -17,6 +22,8 @@ from larkline.texts import text
 log = structlog.get_logger()
 
 _AS_TEXT = "-t"
+# Names the refusal's code: the line must be known again when it is looked up after a restart.
+_REFUSED = re.compile(r"-r(\d+)(?:-l)?$")
 _SUMMARY_CHARS = 100
 
 
@@ -25,7 +32,8 @@ async def deliver(desk: Desk, reply: Reply, parts: Iterable[Part]) -> None:
 
     `parts` are the newest known ones. Returns when everything is shown and saved.
 
-    Raises: Transient (try again later), ChatGone or another Permanent (every form is refused).
+    Raises: Transient (try again later), ChatGone, ContentRefused (every form is refused), another
+    Permanent (somebody has to cure it).
     """
     post = Post(desk, reply.id, reply.target, parts)
     pages = desk.chat.pages(reply.final.text)
@@ -65,7 +73,7 @@ def _view(desk: Desk, reply: Reply, page: str, *, last: bool) -> CardView:
 
 
 async def _show(desk: Desk, post: Post, part: Part, view: CardView, rank: Rank) -> None:
-    """Show one page, as a card where the platform takes one, else as text."""
+    """Show one page: as a card where the platform takes one, else as text, else say why not."""
     if part.form == "card":
         try:
             await _show_card(post, part, view, rank)
@@ -81,15 +89,45 @@ async def _show(desk: Desk, post: Post, part: Part, view: CardView, rank: Rank) 
                 code=exc.code,
                 error=str(exc),
             )
-        # From here on the part is a text, under a key that every later try derives again.
         part = post.parts[part.ordinal]
-        key = part.key.removesuffix("-l") + _AS_TEXT
-        part = await post.save(replace(part, form="text", key=key, send_began=None))
-    if part.card is not None and part.message is not None:
-        await _say_see_below(desk, post, part, view, rank)
+        if part.card is not None and part.message is not None:
+            await _say_see_below(desk, post, part, view, rank)
+        part = await _change(post, part, _plain(part.key) + _AS_TEXT)
+    if part.message is None:
+        part = await _send_text(desk, post, part, view, rank)
+    await post.save(replace(part, state="final"))
+
+
+async def _send_text(desk: Desk, post: Post, part: Part, view: CardView, rank: Rank) -> Part:
+    """Send the page as text; where the platform refuses that too, a line that says so."""
+    language = desk.settings.language
+    refused = _REFUSED.search(part.key)
+    if refused is None:
+        words = view.text
+        if view.buttons:
+            words = f"{words.rstrip()}\n\n{text(language, 'card.no_buttons')}"
+        try:
+            return await post.send(part, rank, text=words)
+        except ContentRefused as exc:
+            desk.observe("refused")
+            log.warning("text refused", reply=post.reply, code=exc.code, error=str(exc))
+            code = str(exc.code)
         part = post.parts[part.ordinal]
-    sent = await post.send(part, rank, text=view.text)
-    await post.save(replace(sent, state="final"))
+        part = await _change(post, part, f"{_plain(part.key)}-r{code}")
+    else:
+        code = refused[1]
+    return await post.send(part, rank, text=text(language, "card.refused", code=code))
+
+
+async def _change(post: Post, part: Part, key: str) -> Part:
+    """The part takes another form, of which nothing was sent yet."""
+    changed = replace(part, form="text", key=key, message=None, send_began=None)
+    return await post.save(changed)
+
+
+def _plain(key: str) -> str:
+    """The key without what other forms added: with all additions it would be too long."""
+    return key.removesuffix("-l").removesuffix(_AS_TEXT)
 
 
 async def _show_card(post: Post, part: Part, view: CardView, rank: Rank) -> None:

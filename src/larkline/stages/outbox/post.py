@@ -189,7 +189,8 @@ class Post:
             # Without the scope to read the chat nobody can tell; twice is better than never.
             log.warning("can't look whether it was sent; sending", reply=self.reply, error=str(exc))
             return None
-        known = {each.message for each in self.parts.values()}
+        others = (each for each in self.parts.values() if each.ordinal != part.ordinal)
+        known = {each.message for each in others}
         for message in sent:
             if message.id in known or message.parent_id != target.reply_to:
                 continue

@@ -11,8 +11,8 @@ from larkline.ports import Chat, Deliveries
 from larkline.stages.outbox.gate import Gate
 
 Observe = Callable[[str], None]
-"""Told what happened, for counting: `delivered`, `postponed`, `gave_up`, `as_text`, `rotated`,
-`live_refused`, `live_failed`, `found_again`, `failed`."""
+"""Told what happened, for counting: `delivered`, `postponed`, `gave_up`, `as_text`, `refused`,
+`rotated`, `live_refused`, `live_failed`, `found_again`, `failed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class OutboxSettings:
     long a send may be repeated under its key without looking first; the platform says an hour.
     `give_up_after`: a reply that could not be delivered for so long is given up.
     `call_timeout`: the longest a platform call may take, whatever the chat's own deadlines.
+    `longest_backoff`: between two tries of a call that failed; `longest_refused`: of one that was
+    refused, which somebody has to cure.
     `at_once`: replies delivered side by side. `sequence_block`: card sequences saved in advance.
     """
 
@@ -38,6 +40,7 @@ class OutboxSettings:
     give_up_after: float = 86_400.0
     call_timeout: float = 30.0
     longest_backoff: float = 60.0
+    longest_refused: float = 900.0
     at_once: int = 64
     sequence_block: int = 500
     limits: Limits = field(default_factory=Limits)

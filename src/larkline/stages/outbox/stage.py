@@ -1,4 +1,8 @@
-"""The outbox: every reply reaches the chat, once, in the order of its conversation."""
+"""The outbox: every reply reaches the chat, once, in the order of its conversation.
+
+A known limit: the order is that of finals. While a final is postponed, the live card of the
+conversation's next turn may appear before it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from larkline.domain.errors import Permanent, StoreError, Transient
+from larkline.domain.errors import ChatGone, ContentRefused, Permanent, StoreError, Transient
 from larkline.domain.model import Claim, Reply, ReplyId
 from larkline.ports import Chat, Deliveries
 from larkline.stages.outbox.delivery import deliver
@@ -21,6 +25,9 @@ from larkline.stages.outbox.settings import Desk, Observe, OutboxSettings
 log = structlog.get_logger()
 
 _STORE_PAUSE = 2.0
+# Whoever makes a reply due also calls `wake`. Should one ever forget, an answer comes late, not
+# at the next restart.
+_LONGEST_IDLE = 30.0
 
 
 class Outbox:
@@ -101,26 +108,27 @@ class Outbox:
         finally:
             live.close()
 
-    async def _start_due(self, group: asyncio.TaskGroup) -> float | None:
-        """Start what is due; how long to wait for the next, None without an end."""
-        desk = self._desk
+    async def _start_due(self, group: asyncio.TaskGroup) -> float:
+        """Start what is due; how long to wait for the next."""
+        desk, now = self._desk, self._desk.now()
+        # What ends while the store is read was still due when we asked; its end wakes us.
+        under_way = frozenset(self._busy)
         try:
-            found = await desk.store.due(desk.now(), desk.settings.at_once)
-            next_due = await desk.store.next_due(desk.now())
+            found = await desk.store.due(now, desk.settings.at_once)
+            next_due = await desk.store.next_due(now)
         except StoreError as exc:
             log.warning("store can't say what is due", error=str(exc))
             return _STORE_PAUSE
         for reply in found:
-            if reply.id not in self._busy and len(self._busy) < desk.settings.at_once:
+            if reply.id not in under_way and len(self._busy) < desk.settings.at_once:
                 self._busy.add(reply.id)
                 group.create_task(self._deliver(reply), name=f"deliver reply {reply.id}")
         if not self._busy:
             self._idle.set()
+        # What is due already is under way, or follows when something ends, which wakes us.
         if next_due is None:
-            return None
-        # What is due already is under way, or wakes us when it ends.
-        wait = next_due - desk.now()
-        return wait + 0.001 if wait > 0 else None
+            return _LONGEST_IDLE
+        return min(_LONGEST_IDLE, max(0.0, next_due - desk.now()) + 0.001)
 
     async def _deliver(self, reply: Reply) -> None:
         """One try, whatever comes of it."""
@@ -149,8 +157,12 @@ class Outbox:
         except Transient as exc:
             await self._postpone(reply, exc, exc.retry_after)
             return
-        except Permanent as exc:
+        except (ChatGone, ContentRefused) as exc:
             await self._give_up(reply, exc)
+        except Permanent as exc:
+            # A missing scope, an app that is switched off: what operators can cure is waited for.
+            await self._postpone(reply, exc, None, longest=desk.settings.longest_refused)
+            return
         except StoreError:
             raise
         except Exception as exc:
@@ -164,13 +176,16 @@ class Outbox:
             desk.observe("delivered")
         self._live.pop(reply.id, None)
 
-    async def _postpone(self, reply: Reply, exc: Exception, retry_after: float | None) -> None:
+    async def _postpone(
+        self, reply: Reply, exc: Exception, retry_after: float | None, longest: float | None = None
+    ) -> None:
         desk = self._desk
         if desk.now() - reply.due_at > desk.settings.give_up_after:
             await self._give_up(reply, exc)
             self._live.pop(reply.id, None)
             return
-        wait = backoff(reply.attempts + 1, retry_after, desk.settings.longest_backoff)
+        longest = desk.settings.longest_backoff if longest is None else longest
+        wait = backoff(reply.attempts + 1, retry_after, longest)
         desk.observe("postponed")
         log.warning("delivery postponed", reply=reply.id, seconds=wait, error=str(exc))
         await desk.store.postpone(reply.id, desk.now() + wait, str(exc))
