@@ -197,6 +197,31 @@ async def test_a_final_that_is_refused_leaves_no_thinking_behind() -> None:
         assert not card.streaming
 
 
+async def test_a_final_that_no_form_may_show_says_so() -> None:
+    """Card and text refused: the card says see below, and below a line gives the code."""
+    async with bench() as b:
+        claim = await b.claim()
+        async with b.outbox.open_reply(claim, lambda: live("thinking")):
+            await b.until_texts(claim, "thinking")
+        b.platform.faults.refuse_cards(200621)
+        b.platform.faults.refuse("im.message.reply", 230025)
+        await b.settle(claim, Final("The answer."))
+        await b.until_texts(claim, "⤵️", "⚠️")
+        assert "code 230025" in b.texts(claim)[1]
+        await until(lambda: b.seen == ["as_text", "refused", "delivered"])
+
+
+async def test_a_missing_scope_delays_an_answer_and_loses_none() -> None:
+    """99991672 until an operator grants it: the answer is there then."""
+    async with bench() as b:
+        claim = await b.claim(kind=TurnKind.NEW)
+        for _ in range(2):
+            b.platform.faults.refuse("im.message.reply", 99991672)
+        await b.settle(claim, Final("granted", as_card=False))
+        await b.until_texts(claim, "granted")
+        await until(lambda: b.seen == ["postponed", "postponed", "delivered"])
+
+
 async def test_a_stale_sequence_is_raised() -> None:
     """300317: somebody used higher numbers; the card goes on above them."""
     async with bench() as b:
