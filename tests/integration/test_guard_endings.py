@@ -25,7 +25,7 @@ from larkline.agents.ending import (
 from larkline.agents.isolation import Level
 from larkline.agents.launcher import Launch
 from larkline.agents.processes import carrying, descendants, inside, started_at, stat_fields
-from larkline.agents.sweeping import become_subreaper
+from larkline.agents.sweeping import become_subreaper, sweep
 
 LEVELS: tuple[Level, ...] = ("full", "tree-only", "none")
 KIT = Path(__file__).with_name("guard_kit.py")
@@ -290,6 +290,43 @@ async def test_forged_record(place: Place, lie: str) -> None:
     assert carrying(launch.marker) == {}
     assert len(carrying(other.marker)) == 4
     await end_tree(other)
+
+
+HUGE = "x" * 100_000
+DAMAGED = {
+    "infinity": ('{"pid": Infinity, "start": 1, "pidns": "", "resume": ""}', '"code": Infinity'),
+    "deep": ("[" * 100_000, '"code": ' + "[" * 100_000),
+    "not a pid": ('{"pid": 1e30, "start": 1, "pidns": "", "resume": ""}', '"code": 1e400'),
+    "negative": ('{"pid": -1, "start": 1, "pidns": "", "resume": ""}', '"code": null'),
+    "huge": (
+        f'{{"pid": 1, "start": 1, "pidns": "{HUGE}", "resume": ""}}',
+        f'"code": 0, "": "{HUGE}"',
+    ),
+    "no text": ("\udcff\udcfe", "\udcff"),
+}
+
+
+@pytest.mark.parametrize("how", [*DAMAGED, "fifo", "link", "folder"])
+async def test_damaged_records_are_none(place: Place, how: str) -> None:
+    """Whatever lies in the place of a record: it is read in bounds, and a sweep goes on."""
+    folder = place.agents / "aaaa"
+    folder.mkdir()
+    record, status = folder / "guard.json", folder / "status.json"
+    if how in DAMAGED:
+        record.write_text(DAMAGED[how][0], errors="surrogateescape")
+        status.write_text(f'{{"reason": "exited", {DAMAGED[how][1]}}}', errors="surrogateescape")
+    for path in (record, status):
+        if how == "fifo":
+            os.mkfifo(path)
+        elif how == "link":
+            path.symlink_to("/dev/zero")
+        elif how == "folder":
+            path.mkdir()
+    async with asyncio.timeout(5):
+        assert await asyncio.to_thread(read_record, folder) is None
+        assert await asyncio.to_thread(read_ended, folder) is None
+        swept = await sweep(place.instance, place.agents, place.resumes, (), at_start=True)
+    assert swept.folders == 1
 
 
 async def test_reused_pid(place: Place) -> None:

@@ -129,6 +129,25 @@ def test_shut_folders_go(tmp_path: Path) -> None:
     assert remove_folder(folder)
 
 
+def test_deep_folders_go(tmp_path: Path) -> None:
+    """However deep an agent nested its folders: removed, and nothing outside is touched."""
+    folder, outside = tmp_path / "agent", tmp_path / "outside"
+    folder.mkdir()
+    outside.mkdir()
+    (outside / "kept").write_text("")
+    at = os.open(folder, os.O_RDONLY)
+    for _ in range(3000):
+        os.symlink(outside, "link", dir_fd=at)
+        os.mkdir("d", dir_fd=at)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = deeper
+    os.close(at)
+    assert remove_folder(folder)
+    assert not folder.exists()
+    assert (outside / "kept").exists()
+
+
 async def test_orphans_are_collected(place: Place) -> None:
     """Zombies that came to us go at the second look; children of asyncio stay its own."""
     orphans = Orphans()

@@ -6,11 +6,13 @@ import asyncio
 import json
 import os
 import signal
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from larkline.agents.launcher import Launch
 from larkline.agents.processes import (
@@ -28,6 +30,9 @@ from larkline.lifecycle import to_the_end
 STOP_SECONDS = 2.0
 """From SIGTERM to the guard until SIGKILL; its own patience with the agent is 1.5 s."""
 KILL_SECONDS = 2.0
+RECORD_BYTES = 4096
+LARGEST_PID = 1 << 22
+"""The kernel's own bound."""
 
 
 class EndReason(StrEnum):
@@ -72,30 +77,55 @@ def read_record(agent_dir: Path) -> Record | None:
 
     Below level `full` an agent can reach this file: nobody is signalled on its word alone.
     """
+    found = _told(agent_dir / "guard.json")
     try:
-        found = json.loads((agent_dir / "guard.json").read_text())
-        return Record(
+        record = Record(
             int(found["pid"]), int(found["start"]), str(found["pidns"]), str(found["resume"])
         )
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+    except (ValueError, OverflowError, KeyError, TypeError):
         return None
+    return record if 0 < record.pid <= LARGEST_PID else None
 
 
 def read_ended(agent_dir: Path) -> Ended | None:
     """How the agent ended; None while it runs, if its guard was killed, or it is damaged."""
+    found = _told(agent_dir / "status.json")
     try:
-        found = json.loads((agent_dir / "status.json").read_text())
         return Ended(EndReason(found["reason"]), int(found["code"]))
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+    except (ValueError, OverflowError, KeyError, TypeError):
         return None
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """What a guard wrote there; empty if that is not there or not what a guard writes.
+
+    The agent may have put anything in its place: a link, a pipe nobody writes to, a gigabyte.
+    """
+    try:
+        with _opened(path) as file:
+            data = file.read(RECORD_BYTES + 1)
+        found = json.loads(data) if len(data) <= RECORD_BYTES else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _opened(path: Path) -> BinaryIO:
+    """An ordinary file, open; never waits. Raises: OSError."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise FileNotFoundError(path)
+    return file
 
 
 def stderr_tail(agent_dir: Path, limit_bytes: int = 4000) -> str:
     """The last of what the agent and its guard wrote to stderr."""
     data = b""
     for name in ("stderr.old.log", "stderr.log"):
-        with suppress(FileNotFoundError):
-            data += (agent_dir / name).read_bytes()
+        with suppress(OSError), _opened(agent_dir / name) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - limit_bytes))
+            data += file.read(limit_bytes)
     return data[-limit_bytes:].decode(errors="replace")
 
 

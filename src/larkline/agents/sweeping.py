@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import hashlib
+import math
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from typing import Final
 from larkline.agents.ending import collect, read_record
 from larkline.agents.etc import PREFIX
 from larkline.agents.processes import all_gone, carrying, kill, living, pids, stat_fields
+from larkline.agents.removal import remove_folder
 
 PR_SET_CHILD_SUBREAPER: Final = 36
 GRACE_SECONDS: Final = 1.0
@@ -151,34 +152,23 @@ def _unowned(
         record = read_record(folder)
         if folder.name in live or (record is not None and living(record.pid, record.start)):
             in_use.add(record.resume if record is not None else "")
-        elif folder.lstat().st_mtime <= before:
+        elif _changed(folder) <= before:
             doomed.append(folder)
     for folder in _folders(resume_root):
         ours = at_start or folder.name.startswith("claude-resume-")
-        if ours and folder.name not in in_use and folder.lstat().st_mtime <= before:
+        if ours and folder.name not in in_use and _changed(folder) <= before:
             doomed.append(folder)
     return doomed
+
+
+def _changed(folder: Path) -> float:
+    try:
+        return folder.lstat().st_mtime
+    except FileNotFoundError:
+        return math.inf  # its owner was quicker
 
 
 def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
     return [path for path in root.iterdir() if path.is_dir() and not path.is_symlink()]
-
-
-def remove_folder(path: Path) -> bool:
-    """Remove a folder whatever its former owner did to its permissions; False if it stays.
-
-    Never follows links. Only for folders whose agent is gone. May take long: use a thread.
-    """
-    shutil.rmtree(path, ignore_errors=True)
-    if not path.exists():
-        return True
-    path.chmod(0o700)
-    for folder, names, _files in os.walk(path):
-        for name in names:
-            child = Path(folder, name)
-            if not child.is_symlink():
-                child.chmod(0o700)
-    shutil.rmtree(path, ignore_errors=True)
-    return not path.exists()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from larkline.agents.removal import remove_below
 from larkline.domain.errors import StoreError
 from larkline.domain.model import SessionId
 from larkline.lifecycle import to_the_end
@@ -182,10 +182,13 @@ def mend(config: Path) -> bool:
         return False
     except OSError:
         data = b""
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         if len(data) <= _LARGEST_SETTINGS_BYTES and isinstance(json.loads(data), dict):
             return False
-    path.rename(config / ".claude.json.broken")
+    try:
+        path.rename(config / ".claude.json.broken")
+    except OSError:  # the agent has something in that place
+        path.unlink()
     return True
 
 
@@ -255,5 +258,5 @@ def _place(at: int, name: str, data: bytes) -> None:
     try:
         os.replace(fresh, name, src_dir_fd=at, dst_dir_fd=at)
     except IsADirectoryError:
-        shutil.rmtree(name, dir_fd=at)
+        remove_below(name, at=at)
         os.replace(fresh, name, src_dir_fd=at, dst_dir_fd=at)
