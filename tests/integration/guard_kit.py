@@ -17,6 +17,7 @@ from larkline.agents.ending import read_record, survivors
 from larkline.agents.isolation import Hole, Isolation, Level
 from larkline.agents.launcher import Launch, claim_resume_root
 from larkline.agents.probing import probe
+from larkline.agents.processes import hide_from_others
 from larkline.agents.sweeping import Instance, new_instance
 
 IDLE = "echo ready; exec cat >/dev/null"
@@ -127,6 +128,7 @@ async def nothing_left(launch: Launch, seconds: float = 5.0) -> float:
 async def gateway(base: str, wanted: str, payload: str) -> None:
     """Start one agent, say so, and wait for the end."""
     place = Place(Path(base))
+    assert hide_from_others()  # as larkline does
     claim_resume_root(place.resumes)
     isolation = await level(wanted, place.agents)  # type: ignore[arg-type]
     launch = place.launch(isolation, place.payload(PAYLOADS[payload]))

@@ -68,3 +68,33 @@ async def test_unprivileged_gateway_killed(python: str, base: Path, wanted: str)
     assert ended is not None
     assert ended.reason in (EndReason.GATEWAY_GONE, EndReason.EXITED)
     await gateway.wait()
+
+
+HIDE = """
+import os, subprocess, sys
+from larkline.agents.processes import hide_from_others
+child = ["cat", "/proc/self/environ"]
+assert hide_from_others()
+assert b"secret-of" in subprocess.run(child, capture_output=True, check=True).stdout
+for name in ("environ", "maps", "fd/0", "mem", "cwd/."):
+    try:
+        subprocess.run(["cat", f"/proc/{os.getpid()}/{name}"], check=True, capture_output=True)
+    except subprocess.CalledProcessError as error:
+        assert b"Permission denied" in error.stderr, error.stderr
+    else:
+        sys.exit(f"{name} is open")
+print("shut")
+"""
+
+
+async def test_a_gateway_can_hide_its_secrets(python: str) -> None:
+    """Processes of its own user read nothing of it; what it starts is not affected."""
+    process = await asyncio.create_subprocess_exec(
+        "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
+        python, "-B", "-c", HIDE, cwd="/",
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(SOURCE), "KEY": "secret-of-mine"},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(20):
+        out, err = await process.communicate()
+    assert out == b"shut\n", err.decode()

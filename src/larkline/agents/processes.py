@@ -7,14 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 MARKER = "LARKLINE_AGENT"
 """Environment variable of everything that belongs to an agent: `<instance>/<agent>`."""
 PROC = Path("/proc")
+PR_SET_DUMPABLE: Final = 4
+
+
+def hide_from_others() -> bool:
+    """Shut this process's environment, memory and descriptors to other processes of its user.
+
+    What it starts is open again once it runs a program of its own. Root still sees everything.
+    Costs core dumps and, unless root, this process's own view of its /proc/self/fd.
+    False where there is no such thing.
+    """
+    prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
+    return prctl is not None and prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
 
 
 def pids() -> Iterator[int]:
