@@ -14,7 +14,7 @@ from guard_kit import DEAF, IDLE, Place, level, ready, spawn, until
 from larkline.agents.ending import Ended, EndReason, end_tree, read_ended, read_record, stderr_tail
 from larkline.agents.isolation import Isolation, Level
 from larkline.agents.launcher import COPIED_BY_SDK, Launch, Limits, clean_config
-from larkline.agents.processes import descendants, tree_rss_bytes
+from larkline.agents.processes import carrying, descendants, stat_fields, tree_rss_bytes
 from larkline.domain.errors import AgentStartError, StartFault
 
 LEVELS: tuple[Level, ...] = ("full", "tree-only", "none")
@@ -163,6 +163,21 @@ async def test_limits_hold(place: Place) -> None:
     files, cores, score = out.split()
     assert (files, cores) == ("512", "0")
     assert int(score) >= 500
+
+
+@pytest.mark.parametrize("wanted", LEVELS)
+async def test_agents_step_back(place: Place, wanted: Level) -> None:
+    """All of an agent runs nicer than larkline; its guard does not, it must be quick."""
+    launch = place.launch(await level(wanted, place.agents), place.payload(IDLE))
+    await ready(await spawn(launch))
+    record = read_record(launch.agent_dir)
+    assert record is not None
+    own = int(stat_fields(os.getpid())[16])
+    others = [pid for pid in carrying(launch.marker) if pid != record.pid]
+    assert int(stat_fields(record.pid)[16]) == own
+    assert others
+    assert {int(stat_fields(pid)[16]) for pid in others} == {min(own + 5, 19)}
+    await end_tree(launch)
 
 
 async def test_memory_of_a_tree(place: Place) -> None:

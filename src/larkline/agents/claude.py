@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from larkline.agents.broker import Broker
 from larkline.agents.isolation import Isolation
-from larkline.agents.launcher import Launch, Limits
+from larkline.agents.launcher import Launch, Limits, runnable
 from larkline.agents.permissions import Rules, parse_rule
 from larkline.agents.sweeping import Instance
 from larkline.domain.errors import AgentStartError, StartFault
@@ -129,8 +129,11 @@ class ClaudeMaker:
         return frozenset(self._live)
 
     def cli(self) -> Path:
-        """The CLI that agents run. Raises: AgentStartError if there is none."""
-        return self._settings.cli_path or bundled_cli()
+        """The CLI that agents run. Raises: AgentStartError if there is none that can be run."""
+        cli = self._settings.cli_path or bundled_cli()
+        if not runnable(cli):
+            raise AgentStartError(StartFault.NO_CLI, f"no Claude Code at {cli}: set agent.cli_path")
+        return cli
 
     async def prepare(self) -> None:
         """Load the SDK, in a thread (0.5-0.9 s, 69 MB); repeatable. `start` does it otherwise."""
@@ -148,7 +151,11 @@ class ClaudeMaker:
         agent = agent_class(
             order, self._transcripts, self._broker, lambda: self._live.discard(name)
         )
-        await agent.open()
+        try:
+            await agent.open()
+        except BaseException:
+            self._live.discard(name)  # if anything should be left of it, it is the sweep's
+            raise
         return agent
 
     async def _load(self) -> type[ClaudeAgent]:

@@ -42,13 +42,15 @@ class Limits:
     """Bounds of one agent; None: the machine's own.
 
     `processes` counts all processes of the user and does not bind root. `oom_score`: how
-    gladly the kernel takes the agent (0-1000) when memory is short.
+    gladly the kernel takes the agent (0-1000) when memory is short. `nice`: how far the agent steps
+    back for larkline when the processor is short (0-19, added to larkline's own).
     """
 
     processes: int | None = None
     open_files: int | None = None
     core_bytes: int = 0
     oom_score: int = 500
+    nice: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Launch:
         To be called once, in the process that will start the agent. Raises: AgentStartError when
         the CLI or the workspace is missing, the folder was used before or cannot be made.
         """
-        if not os.access(self.cli_path, os.X_OK):
+        if not runnable(self.cli_path):
             raise AgentStartError(
                 StartFault.NO_CLI, f"Claude Code is not at {self.cli_path}: set agent.cli_path"
             )
@@ -127,6 +129,7 @@ class Launch:
             ("cli", str(cli_inside(self.isolation, self.cli_path))),
             ("forward_stderr", "1" if self.forward_stderr else "0"),
             ("oom", str(self.limits.oom_score)),
+            ("nice", str(self.limits.nice)),
             ("rlimit", f"CORE={self.limits.core_bytes}"),
         ]
         if self.limits.processes is not None:
@@ -161,6 +164,11 @@ class Launch:
             etc_copy(self.agent_dir.parent) if full else None,
             self.read_only, self.read_write, self.hidden,
         )  # fmt: skip
+
+
+def runnable(cli: Path) -> bool:
+    """Whether there is a file that we may run."""
+    return cli.is_file() and os.access(cli, os.X_OK)
 
 
 def claim_resume_root(root: Path) -> None:
