@@ -6,16 +6,20 @@ import asyncio
 import os
 import shutil
 import signal
+import threading
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import claude_kit
 import pytest
 from claude_kit import SECRET, World, drafted, ended, said, spec, turn
 
-from larkline.agents.ending import survivors
+from larkline.agents import claude_session
+from larkline.agents.ending import TreeSurvivesError, survivors
 from larkline.agents.processes import descendants
+from larkline.agents.removal import remove_folder
 from larkline.domain.errors import AgentDiedError, AgentStartError, StartFault
 from larkline.domain.events import (
     AgentEvent,
@@ -252,6 +256,12 @@ async def test_starts_that_fail_say_why_and_leave_nothing(world: World, tmp_path
     with pytest.raises(AgentStartError) as caught:
         await world.maker(cli_path=tmp_path / "none").start(spec())
     assert caught.value.fault is StartFault.NO_CLI
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    for path in (tmp_path / "none", tmp_path, plain):  # none, a folder, not executable
+        with pytest.raises(AgentStartError, match=r"agent\.cli_path") as caught:
+            world.maker(cli_path=path).cli()
+        assert caught.value.fault is StartFault.NO_CLI
     with pytest.raises(AgentStartError) as caught:
         await world.maker(cli_path=script(tmp_path, "echo it is sk-secret >&2; exit 7")).start(
             spec()
@@ -329,21 +339,94 @@ async def test_work_of_its_own_between_turns_is_not_the_answer(world: World) -> 
         await agent.close()
 
 
-async def test_a_frozen_cli_holds_nobody_up(world: World) -> None:
-    """Interrupt and close are bounded, and nothing is left of it."""
+@pytest.mark.parametrize("asked", [True, False])
+async def test_a_frozen_cli_holds_nobody_up(world: World, *, asked: bool) -> None:
+    """Interrupt and close are bounded, a question is not asked twice, and nothing is left."""
     agent = await world.maker().start(spec())
     events = first_text(agent, "[[tokens:5000]][[delay:0.02]]")
     await anext(events)
     reading = asyncio.ensure_future(collect(events))
     (cli,) = runs(agent, "claude")
     os.kill(cli, signal.SIGSTOP)
-    async with asyncio.timeout(7):
-        await agent.interrupt()
-    async with asyncio.timeout(10):
+    if asked:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2.5):
+                await agent.interrupt()
+    async with asyncio.timeout(1.0 if asked else 2.9):
         await agent.close()
         with pytest.raises(AgentDiedError):
             await reading
     assert not survivors(agent._launch.marker, None)
+
+
+async def test_closing_goes_on_whatever_the_sdk_does(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disconnect that fails in a new way is told, and nothing is left behind for it."""
+    maker = world.maker()
+    agent = await maker.start(spec())
+    assert agent._client is not None
+    disconnect = agent._client.disconnect
+
+    async def fail() -> None:
+        await disconnect()
+        raise OSError("new")
+
+    monkeypatch.setattr(agent._client, "disconnect", fail)
+    with pytest.raises(OSError, match="new"):
+        await agent.close()
+    assert maker.live() == frozenset()
+    assert not agent._launch.agent_dir.exists()
+    assert agent._order.token is not None
+    with pytest.raises(KeyError):
+        world.broker.turn_report(agent._order.token)
+
+
+async def test_a_tree_that_survives_is_ended_by_the_next_close(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then the agent counts as live, and its folder stays."""
+    maker = world.maker()
+    agent = await maker.start(spec())
+    with monkeypatch.context() as broken:
+
+        async def survives(launch: object) -> None:
+            raise TreeSurvivesError("it", (7,))
+
+        broken.setattr(claude_session, "end_tree", survives)
+        with pytest.raises(TreeSurvivesError):
+            await agent.close()
+        with pytest.raises(TreeSurvivesError):
+            await agent.close()
+    assert maker.live()
+    await agent.close()
+    await agent.close()
+    assert maker.live() == frozenset()
+    assert not survivors(agent._launch.marker, None)
+
+
+async def test_a_folder_that_takes_long_holds_nobody_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent counts as gone when its processes are."""
+    go = threading.Event()
+
+    def slowly(path: Path) -> bool:
+        go.wait(10)
+        return remove_folder(path)
+
+    monkeypatch.setattr(claude_session, "remove_folder", slowly)
+    maker = world.maker()
+    agent = await maker.start(spec())
+    try:
+        async with asyncio.timeout(3):
+            await agent.close()
+        assert maker.live() == frozenset()
+    finally:
+        go.set()
+    async with asyncio.timeout(5):
+        while agent._launch.agent_dir.exists():
+            await asyncio.sleep(0.01)
 
 
 async def test_a_cli_that_dies_idle_is_noticed_at_once(world: World) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from larkline.agents.ending import TreeSurvivesError
 from larkline.agents.pool import AgentPool, PoolCounts
 from larkline.agents.scripted import ScriptedAgent, ScriptedMaker, unstartable
 from larkline.domain.errors import AgentStartError, StartFault
@@ -240,6 +241,56 @@ async def test_close_ends_working_and_waiting_too() -> None:
             await waiting
         with pytest.raises(AgentStartError):
             await use(pool, spec("c"))
+
+
+class Survivor(ScriptedAgent):
+    """Its processes survive two tries to end it."""
+
+    tries = 0
+
+    async def close(self) -> None:
+        self.tries += 1
+        if self.tries <= 2:
+            raise TreeSurvivesError("it", (7,))
+        await super().close()
+
+
+async def fail(pool: AgentPool, which: AgentSpec) -> None:
+    async with pool.lease(which) as agent:
+        agent.__class__ = Survivor
+        _ = 1 // 0
+
+
+async def test_what_survives_keeps_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until its processes are gone nobody takes its room, and others' idle ones make room."""
+    monkeypatch.setattr("larkline.agents.pool.RETRY_SECONDS", (0.05, 0.05))
+    maker = ScriptedMaker()
+    pool = AgentPool(maker, 2, idle_seconds=60)
+    await use(pool, spec("idle"))
+    with pytest.raises(ZeroDivisionError):
+        await fail(pool, spec("a"))
+    assert pool.counts() == PoolCounts(0, 0, 1, 1)
+    with pytest.raises(AgentStartError):
+        await use(pool, spec("a"))
+    async with asyncio.timeout(5):
+        await use(pool, spec("b"))
+        assert maker.most == 2
+        while pool.counts().closing:
+            await asyncio.sleep(0.01)
+        await use(pool, spec("a"))
+        await pool.close()
+    assert maker.live == 0
+
+
+async def test_the_end_does_not_wait_for_what_survives() -> None:
+    """At the pool's end it is tried once more and told."""
+    maker = ScriptedMaker()
+    pool = AgentPool(maker, 2, idle_seconds=60)
+    with pytest.raises(ZeroDivisionError):
+        await fail(pool, spec("a"))
+    async with asyncio.timeout(5):
+        await pool.close()
+    assert pool.counts().total == 0
 
 
 MOVES = st.lists(

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ from larkline.agents.buffer import EventBuffer
 from larkline.agents.claude_start import options, start_error
 from larkline.agents.ending import end_tree, read_record
 from larkline.agents.permissions import decide
-from larkline.agents.sweeping import remove_folder
+from larkline.agents.removal import remove_folder
 from larkline.agents.transcripts import Mirror, lay_out, mend
 from larkline.agents.translation import Reading, read
 from larkline.domain.errors import AgentDiedError, AgentStartError, StartFault, StoreError
@@ -59,6 +60,7 @@ FAREWELL_SECONDS = 2.0
 """At closing: how long a busy agent may take to report the end of its turn."""
 DISCONNECT_SECONDS = 2.0
 SETTLE_SECONDS = 3.0
+REMOVE_SECONDS = 0.5
 _STDERR_LINES = 50
 
 
@@ -90,6 +92,8 @@ class ClaudeAgent:
         self._idle.set()
         self._stop_wanted = False
         self._spoiled = False
+        self._gone = False
+        self._unanswered: float | None = None  # since when an interrupt is
         self._exit_code: int | None = None
         self._cost = 0.0
         self._last: Usage = Usage()
@@ -242,13 +246,17 @@ class ClaudeAgent:
             ) from exc
 
     async def _ask_to_stop(self, client: ClaudeSDKClient) -> None:
+        if self._unanswered is None:
+            self._unanswered = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(INTERRUPT_SECONDS):
                 await client.interrupt()
+            self._unanswered = None
         except TimeoutError:
             _log.warning("agent %s does not react to an interrupt", self._launch.marker)
         except Exception as exc:  # the SDK raises plain Exception where the process refuses
             _log.info("agent %s was not interrupted: %s", self._launch.marker, type(exc).__name__)
+            self._unanswered = None
 
     async def _read_all(self, client: ClaudeSDKClient) -> None:
         """Read until the process ends, between turns too."""
@@ -308,8 +316,8 @@ class ClaudeAgent:
     # End
 
     async def close(self) -> None:
-        """See `Agent`. Raises: TreeSurvivesError."""
-        if self._closing is None:
+        """See `Agent`. Raises: TreeSurvivesError; then the next call tries again."""
+        if self._closing is None or (self._closing.done() and not self._gone):
             self._closing = asyncio.create_task(self._close(), name="close agent")
         await to_the_end(asyncio.wait({self._closing}))
         self._closing.result()
@@ -317,24 +325,33 @@ class ClaudeAgent:
     async def _close(self) -> None:
         owner = self._owner
         if owner is None:
+            self._gone = True
             return
-        if owner.done():
-            pass
-        elif not self._connected.is_set():
-            # The SDK would wait for the process to go by itself.
-            await end_tree(self._launch)
-        elif self._up and not self._idle.is_set() and self._client is not None:
-            await self._say_farewell(self._client)
-        owner.cancel()
-        await asyncio.wait({owner})
-        if not owner.cancelled() and (error := owner.exception()) and self._connected.is_set():
-            raise error
+        if owner.done() and not self._gone:  # another try
+            await self._end_tree()
+            await self._clear()
+            return
+        try:
+            if not owner.done() and not self._connected.is_set():
+                # The SDK would wait for the process to go by itself.
+                await end_tree(self._launch)
+            elif self._up and not self._idle.is_set() and self._client is not None:
+                await self._say_farewell(self._client)
+        finally:
+            owner.cancel()
+            await asyncio.wait({owner})
+        failed = not owner.cancelled() and owner.exception()
+        if failed and (self._connected.is_set() or not self._gone):
+            raise failed
 
     async def _say_farewell(self, client: ClaudeSDKClient) -> None:
         """Have the turn end in the transcript too; a process that is stuck is not waited for."""
+        asked = self._unanswered
+        waited = asyncio.get_running_loop().time() - asked if asked is not None else 0.0
         try:
-            async with asyncio.timeout(FAREWELL_SECONDS):
-                await self._ask_to_stop(client)
+            async with asyncio.timeout(max(0.0, FAREWELL_SECONDS - waited)):
+                if asked is None:
+                    await self._ask_to_stop(client)
                 await self._idle.wait()
         except TimeoutError:
             _log.info("agent %s did not end its turn", self._launch.marker)
@@ -348,25 +365,44 @@ class ClaudeAgent:
             )
 
     async def _wind_up(self, client: ClaudeSDKClient | None) -> None:
-        try:
+        """In this order, each whatever became of the one before."""
+        async with AsyncExitStack() as rest:  # last in, first out
+            rest.push_async_callback(lambda: to_the_end(self._clear()))
+            rest.callback(self._dismiss)
+            rest.push_async_callback(lambda: to_the_end(self._settle()))
             if client is not None:
+                rest.push_async_callback(lambda: to_the_end(self._disconnect(client)))
+            rest.push_async_callback(lambda: to_the_end(self._end_tree()))
+            # Whoever left an interrupt unanswered would not go for the end of its input either.
+            if client is not None and self._unanswered is None:
                 await self._disconnect(client)
-        finally:
-            try:
-                await end_tree(self._launch)
-            finally:
-                await to_the_end(self._clear(client))
 
-    async def _clear(self, client: ClaudeSDKClient | None) -> None:
-        if client is not None:
-            await self._disconnect(client)
+    async def _end_tree(self) -> None:
+        await end_tree(self._launch)
+        self._gone = True
+
+    async def _settle(self) -> None:
         if not await self._mirror.settle(SETTLE_SECONDS):
             _log.error("session %s: the store did not take all of the transcript", self.session)
+
+    def _dismiss(self) -> None:
         if self._broker is not None and self._order.token is not None:
             self._report = self._broker.turn_report(self._order.token)
             self._broker.dismiss(self._order.token)
-        await asyncio.to_thread(remove_folder, self._launch.agent_dir)
-        self._on_gone()
+
+    async def _clear(self) -> None:
+        """Once nothing of it runs: its folder goes, the sweep takes what would take long."""
+        if not self._gone:
+            return
+        removal = asyncio.get_running_loop().run_in_executor(
+            None, remove_folder, self._launch.agent_dir
+        )
+        try:
+            await asyncio.wait({removal}, timeout=REMOVE_SECONDS)
+            if not removal.done():
+                _log.info("agent %s: its folder takes long to remove", self._launch.marker)
+        finally:
+            self._on_gone()
 
     async def _disconnect(self, client: ClaudeSDKClient) -> None:
         """Orderly if the process goes along; `end_tree` ends what does not."""

@@ -4,6 +4,8 @@ Every process is in one of four states, and all four count against the capacity:
 
     (room) -> starting -> working <-> idle -> closing -> (room)
 
+One whose processes survive stays in closing, and is tried again, until they are gone.
+
 Who needs room waits in order of arrival. While somebody waits, the least recently used idle
 processes are closed to make room.
 """
@@ -17,12 +19,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from larkline.agents.ending import TreeSurvivesError
 from larkline.domain.errors import AgentStartError, StartFault
 from larkline.domain.model import ConversationId
 from larkline.lifecycle import to_the_end
 from larkline.ports import Agent, AgentMaker, AgentSpec
 
 _log = logging.getLogger(__name__)
+
+RETRY_SECONDS = (1.0, 60.0)
+"""Between two tries to end what survives: the first pause, doubled up to the longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,12 @@ class PoolCounts:
         return self.starting + self.working + self.idle + self.closing
 
 
+@dataclass(frozen=True, slots=True)
+class _Closing:
+    conversation: ConversationId
+    tried: asyncio.Future[None]
+
+
 class AgentPool:
     """Leases agents of one maker; `close` ends them all.
 
@@ -54,11 +66,11 @@ class AgentPool:
         self._working: dict[ConversationId, Agent] = {}
         self._idle: dict[ConversationId, Agent] = {}  # least recently used first
         self._timers: dict[ConversationId, asyncio.TimerHandle] = {}
-        self._closing: dict[asyncio.Task[None], ConversationId] = {}
+        self._closing: dict[asyncio.Task[None], _Closing] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._turns: dict[ConversationId, deque[asyncio.Future[None]]] = {}
         self._forgotten: set[ConversationId] = set()
-        self._closed = False
+        self._closed = asyncio.Event()
 
     def counts(self) -> PoolCounts:
         """Processes by state, now."""
@@ -79,7 +91,8 @@ class AgentPool:
         """An agent of this conversation for one turn: see `larkline.ports.Lease`.
 
         Waits for room, and for an earlier lease of the same conversation; both in order of arrival.
-        On return from a lease that ended with an exception the process is gone.
+        On return from a lease that ended with an exception the process is gone (or keeps its
+        place, see above).
         Raises: AgentStartError.
         """
         conversation = spec.conversation
@@ -101,7 +114,7 @@ class AgentPool:
     async def forget(self, conversation: ConversationId) -> None:
         """End a conversation's idle agent; a working one ends when its lease does.
 
-        Returns when the idle one is gone.
+        Returns when the idle one is gone, or has survived a first try.
         """
         if conversation in self._turns:
             self._forgotten.add(conversation)
@@ -113,7 +126,7 @@ class AgentPool:
 
         No lease is given any more. Finishes also when the caller is cancelled.
         """
-        self._closed = True
+        self._closed.set()
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
@@ -161,7 +174,7 @@ class AgentPool:
 
     async def _take(self, spec: AgentSpec) -> Agent:
         conversation = spec.conversation
-        if self._closed:
+        if self._closed.is_set():
             raise _shut()
         idle = self._idle.get(conversation)
         if idle is not None:
@@ -171,7 +184,10 @@ class AgentPool:
                 return idle
             self._evict(conversation)
         # Two processes on one session would lose each other's turns.
-        await self._gone(conversation)
+        if not await self._gone(conversation):
+            raise AgentStartError(
+                StartFault.EXITED, f"an earlier agent of conversation {conversation} still runs"
+            )
         await self._room()
         try:
             agent = await self._maker.start(spec)
@@ -207,14 +223,15 @@ class AgentPool:
                 self._starting += 1
                 room.set_result(None)
         counts = self.counts()
-        wanted = len(self._waiting) + counts.total - counts.closing - self._capacity
+        free_soon = sum(not closing.tried.done() for closing in self._closing.values())
+        wanted = len(self._waiting) + counts.total - free_soon - self._capacity
         for conversation in list(self._idle)[: max(0, wanted)]:
             self._evict(conversation)
 
     # From working to gone
 
     def _keep(self, conversation: ConversationId, agent: Agent) -> None:
-        if conversation in self._forgotten or self._closed or not agent.alive:
+        if conversation in self._forgotten or self._closed.is_set() or not agent.alive:
             self._end(conversation, agent)
             return
         self._idle[conversation] = agent
@@ -230,22 +247,54 @@ class AgentPool:
         if conversation in self._idle:
             self._end(conversation, self._unkeep(conversation))
 
-    def _end(self, conversation: ConversationId, agent: Agent) -> asyncio.Task[None]:
-        task = asyncio.create_task(agent.close(), name=f"close agent {conversation}")
-        self._closing[task] = conversation
+    def _end(self, conversation: ConversationId, agent: Agent) -> asyncio.Future[None]:
+        """Start to close it; returns what is done when the first try is.
+
+        One that survives keeps its place until it is gone, and its conversation without a process.
+        """
+        tried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(
+            self._end_for_good(conversation, agent, tried), name=f"close agent {conversation}"
+        )
+        self._closing[task] = _Closing(conversation, tried)
         task.add_done_callback(self._ended)
-        return task
+        return tried
+
+    async def _end_for_good(
+        self, conversation: ConversationId, agent: Agent, tried: asyncio.Future[None]
+    ) -> None:
+        pause, longest = RETRY_SECONDS
+        while True:
+            try:
+                return await agent.close()
+            except TreeSurvivesError as exc:
+                if self._closed.is_set():
+                    raise
+                _log.error("conversation %s: %s; next try in %g s", conversation, exc, pause)
+            if not tried.done():
+                tried.set_result(None)
+                self._arrange()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._closed.wait()
+            pause = min(2 * pause, longest)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        conversation = self._closing.pop(task)
+        closing = self._closing.pop(task)
+        if not closing.tried.done():
+            closing.tried.set_result(None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("closing the agent of conversation %s failed: %s", conversation, error)
+            _log.error(
+                "closing the agent of conversation %s failed: %s", closing.conversation, error
+            )
         self._arrange()
 
-    async def _gone(self, conversation: ConversationId) -> None:
-        ending = {task for task, whose in self._closing.items() if whose == conversation}
-        if ending:
-            await asyncio.wait(ending)
+    async def _gone(self, conversation: ConversationId) -> bool:
+        """Wait for the first try to end each; False if one has survived it."""
+        tries = [c.tried for c in self._closing.values() if c.conversation == conversation]
+        if tries:
+            await asyncio.wait(tries)
+        return all(c.conversation != conversation for c in self._closing.values())
 
 
 def _shut() -> AgentStartError:
