@@ -27,9 +27,12 @@ TOKEN_REFUSED = frozenset({99991661, 99991663, 99991671})
 """The tenant token is missing, invalid or malformed: a fresh one may be accepted."""
 
 _RATE_LIMITED = frozenset({99991400, 230020, 11232})
-_TARGET_GONE = frozenset({230011, 231003, 99992354})
-_CHAT_GONE = frozenset({230002})
-_CONTENT_REFUSED = frozenset({230025, 230099, 11310, 200621, 200861, 300305, 230055})
+_TARGET_GONE = frozenset({230011, 230110, 231003, 99992354})
+_CHAT_GONE = frozenset({230002, 230013, 230029, 230034, 230053, 232009})
+"""The bot is out, not available to this person, blocked by them; the person or chat is gone."""
+_CONTENT_REFUSED = frozenset(
+    {230022, 230025, 230028, 230099, 11310, 200621, 200861, 300305, 230055}
+)
 _STREAM_CLOSED = frozenset({200850, 300309})
 _SEQUENCE_STALE = frozenset({300317})
 _BUSY = frozenset({1, 2200, 1000040343})

@@ -23,7 +23,9 @@ class OutboxSettings:
     new text, for a status with other words, and for one with other figures only. `rotate_after`:
     the age at which a live card is replaced; the platform ends streaming at 600. `key_lives`: how
     long a send may be repeated under its key without looking first; the platform says an hour.
-    `give_up_after`: a reply that could not be delivered for so long is given up.
+    `give_up_after`: a reply that could not be delivered for so long is given up;
+    `give_up_refused_after`: one that the platform refuses for a reason that somebody may cure. Its
+    conversation waits for it, so this is shorter.
     `call_timeout`: the longest a platform call may take, whatever the chat's own deadlines.
     `longest_backoff`: between two tries of a call that failed; `longest_refused`: of one that was
     refused, which somebody has to cure.
@@ -38,6 +40,7 @@ class OutboxSettings:
     rotate_after: float = 540.0
     key_lives: float = 3300.0
     give_up_after: float = 86_400.0
+    give_up_refused_after: float = 3600.0
     call_timeout: float = 30.0
     longest_backoff: float = 60.0
     longest_refused: float = 900.0

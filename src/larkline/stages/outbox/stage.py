@@ -161,8 +161,10 @@ class Outbox:
             await self._give_up(reply, exc)
         except Permanent as exc:
             # A missing scope, an app that is switched off: what operators can cure is waited for.
-            await self._postpone(reply, exc, None, longest=desk.settings.longest_refused)
-            return
+            if desk.now() - reply.due_at <= desk.settings.give_up_refused_after:
+                await self._postpone(reply, exc, None, longest=desk.settings.longest_refused)
+                return
+            await self._give_up(reply, exc)
         except StoreError:
             raise
         except Exception as exc:
