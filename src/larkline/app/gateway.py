@@ -1,34 +1,36 @@
-"""The composition root: the only module that knows all others."""
+"""A running gateway: all parts joined, started in order, ended in reverse."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
 from larkline import __version__
-from larkline.agents.broker import Broker, Upstream
-from larkline.agents.claude import AgentSettings, ClaudeMaker, Ground, Home
+from larkline.agents.broker import Broker
+from larkline.agents.claude import ClaudeMaker
 from larkline.agents.isolation import Isolation
 from larkline.agents.pool import AgentPool
 from larkline.agents.probing import probe
 from larkline.agents.sweeping import Instance, Orphans, become_subreaper, new_instance, sweep
-from larkline.agents.workspace import WorkspaceError, Workspaces
+from larkline.app.parts import (
+    admission,
+    agent_maker,
+    feishu_settings,
+    make_folders,
+    places,
+    upstream,
+    web_settings,
+)
 from larkline.chats.feishu.chat import FeishuChat
-from larkline.chats.feishu.settings import FeishuSettings
 from larkline.config import Settings
 from larkline.domain.errors import (
     AgentStartError,
     LarklineError,
     SettingsError,
-    StartFault,
     StoreError,
 )
 from larkline.domain.model import (
@@ -41,7 +43,6 @@ from larkline.domain.model import (
     Toast,
 )
 from larkline.lifecycle import running
-from larkline.policy.admission import Admission
 from larkline.ports import Cutoffs, Store
 from larkline.stages.commands import Actions, Commands
 from larkline.stages.intake import Intake, IntakeSettings
@@ -50,73 +51,16 @@ from larkline.stages.outbox import Outbox, OutboxSettings
 from larkline.stages.renderer import elapsed
 from larkline.stages.runner import Runner, RunnerSettings
 from larkline.stages.scheduler import Scheduler
-from larkline.stores.lock import hold
 from larkline.stores.sqlite import open_sqlite
-from larkline.telemetry.logs import configure
 from larkline.telemetry.metrics import Metrics
-from larkline.telemetry.redaction import Redaction
 from larkline.texts import text
-from larkline.web.endpoints import Endpoints, WebSettings
+from larkline.web.endpoints import Endpoints
 
 log = structlog.get_logger()
 
-ANTHROPIC = "https://api.anthropic.com"
-_UPSTREAM = ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
-_SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 _DELIVER_AT_END = 15.0
 _STORE_PAUSE = 5.0
 _DAY = 86400.0
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Folders under `data_dir`, without links in their paths."""
-
-    agents: Path
-    configs: Path
-    resumes: Path
-    workspaces: Path
-
-
-def places(settings: Settings) -> Places:
-    """Where things lie."""
-    home = Path(os.path.realpath(settings.home))
-    workspaces = Path(os.path.realpath(settings.workspaces_root))
-    return Places(home / "agents", home / "configs", home / "resumes", workspaces)
-
-
-async def run_gateway(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT, drain, and return 0.
-
-    Raises: SettingsError for what can be known offline, other errors of ours when a stage fails.
-    """
-    configure(settings.log.level, settings.log.format, Redaction(_secrets(settings)))
-    _forget_secrets()
-    _check_app(settings)
-    ended = _on_signals()
-    try:
-        with hold(settings.home):
-            async with AsyncExitStack() as stack:
-                gateway = await Gateway.build(settings, stack)
-                async with gateway.at_work():
-                    await ended.wait()
-                    log.info("draining", seconds=settings.limits.drain)
-    except LarklineError:
-        raise
-    except Exception:
-        # A boundary: through the log, which knows the secrets, and not as a bare traceback.
-        log.critical("larkline failed", exc_info=True)
-        return 1
-    log.info("ended")
-    return 0
-
-
-async def migrate_store(settings: Settings) -> int:
-    """Bring the database to this release; 0 when it is."""
-    with hold(settings.home):
-        store = await open_sqlite(settings.database)
-        await store.close()
-    return 0
 
 
 class Gateway:
@@ -175,7 +119,7 @@ class Gateway:
         self._intake = Intake(
             store,
             IntakeSettings(
-                admission=_admission(settings, isolation),
+                admission=admission(settings, isolation),
                 language=language,
                 max_concurrent=limits.max_concurrent,
                 queue_per_conversation=limits.queue_per_conversation,
@@ -197,7 +141,7 @@ class Gateway:
         Raises: SettingsError, StoreError.
         """
         where = places(settings)
-        _make(where)
+        make_folders(where)
         store = await open_sqlite(settings.database)
         stack.push_async_callback(store.close)
         become_subreaper()
@@ -211,14 +155,14 @@ class Gateway:
             raise SettingsError(f"agent.isolation: full does not work here ({why})")
         metrics = Metrics()
         chat = await stack.enter_async_context(
-            FeishuChat(_feishu(settings), observe=metrics.observe_call)
+            FeishuChat(feishu_settings(settings), observe=metrics.observe_call)
         )
         broker = None
-        upstream = _upstream(settings)
-        if upstream is not None:
+        endpoint = upstream(settings)
+        if endpoint is not None:
             silence = settings.agent.stream_silence_seconds
-            broker = await stack.enter_async_context(Broker(upstream, silence_seconds=silence))
-        maker = _maker(settings, where, isolation, instance, store, broker)
+            broker = await stack.enter_async_context(Broker(endpoint, silence_seconds=silence))
+        maker = agent_maker(settings, where, isolation, instance, store, broker)
         return cls(settings, store, chat, maker, isolation, instance, metrics)
 
     @asynccontextmanager
@@ -226,7 +170,7 @@ class Gateway:
         """Serve during the block; then end in order: intake, turns, agents, replies."""
         await self._settle_orphans()
         endpoints = Endpoints(
-            _web(self._settings),
+            web_settings(self._settings),
             reasons=self._reasons,
             metrics=self._metrics_text if self._settings.metrics.enabled else None,
         )
@@ -384,139 +328,3 @@ class Gateway:
 
 async def _for_ever() -> None:
     await asyncio.Event().wait()
-
-
-def _on_signals() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; a second one stops at once.
-
-    Stopping at once is safe: guards end their agents when we are gone, and the next start settles
-    what was running.
-    """
-    ended = asyncio.Event()
-
-    def on_signal() -> None:
-        if ended.is_set():
-            os._exit(1)
-        ended.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    return ended
-
-
-def _secrets(settings: Settings) -> list[str]:
-    feishu = settings.feishu
-    known = [feishu.app_secret, feishu.encrypt_key, feishu.verification_token, settings.web.token]
-    known += [
-        value
-        for name, value in settings.agent.env.items()
-        if any(word in name.upper() for word in _SECRET_WORDS)
-    ]
-    return [each.get_secret_value() for each in known]
-
-
-def _forget_secrets() -> None:
-    """Take settings out of our environment: what we start inherits none of them."""
-    for name in [name for name in os.environ if name.upper().startswith("LARKLINE_")]:
-        del os.environ[name]
-
-
-def _check_app(settings: Settings) -> None:
-    if not settings.feishu.app_id:
-        raise SettingsError("feishu.app_id: set it to your app's id (cli_...)")
-    if not settings.feishu.app_secret.get_secret_value():
-        raise SettingsError("feishu.app_secret: set it, best as LARKLINE_FEISHU__APP_SECRET")
-
-
-def _make(where: Places) -> None:
-    for key, folder in (
-        ("data_dir", where.agents),
-        ("data_dir", where.configs),
-        ("data_dir", where.resumes),
-        ("workspaces.root", where.workspaces),
-    ):
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as exc:
-            raise SettingsError(f"{key}: can't make {folder}: {exc.strerror}") from exc
-
-
-def _feishu(settings: Settings) -> FeishuSettings:
-    feishu = settings.feishu
-    return FeishuSettings(feishu.app_id, feishu.app_secret.get_secret_value(), feishu.domain)
-
-
-def _web(settings: Settings) -> WebSettings:
-    web = settings.web
-    return WebSettings(web.host, web.port, web.token.get_secret_value())
-
-
-def _upstream(settings: Settings) -> Upstream | None:
-    """The model endpoint that the broker speaks to; None: agents log in by `agent.env`."""
-    env = settings.agent.env
-    key, token = env.get("ANTHROPIC_API_KEY"), env.get("ANTHROPIC_AUTH_TOKEN")
-    if key is None and token is None:
-        return None
-    base = env.get("ANTHROPIC_BASE_URL")
-    try:
-        return Upstream(
-            base.get_secret_value() if base else ANTHROPIC,
-            api_key=key.get_secret_value() if key else None,
-            auth_token=token.get_secret_value() if token else None,
-        )
-    except ValueError as exc:
-        raise SettingsError(f"agent.env: ANTHROPIC_BASE_URL: {exc}") from exc
-
-
-def _admission(settings: Settings, isolation: Isolation) -> Admission:
-    """Who is admitted. Raises: SettingsError where people would see each other's files."""
-    chosen = settings.admission
-    admission = Admission(
-        chosen.policy,
-        frozenset(chosen.users),
-        frozenset(chosen.chats),
-        frozenset(chosen.admins),
-    )
-    shared = isolation.level != "full" and not settings.agent.unsafe_shared
-    if shared and admission.more_than_one_person:
-        raise SettingsError(
-            f"admission: agents can't be isolated here (level {isolation.level}), so only one "
-            "person may be admitted; larkline doctor says why. Admit one, or accept that agents "
-            "see each other's files with agent.unsafe_shared = true"
-        )
-    return admission
-
-
-def _maker(
-    settings: Settings,
-    where: Places,
-    isolation: Isolation,
-    instance: Instance,
-    store: Store,
-    broker: Broker | None,
-) -> ClaudeMaker:
-    agent = settings.agent
-    held_back = () if broker is None else _UPSTREAM
-    chosen = AgentSettings(
-        isolation=isolation,
-        cli_path=Path(os.path.realpath(agent.cli_path)) if agent.cli_path else None,
-        model=agent.model,
-        permission_mode=agent.permission_mode,
-        allow=agent.allow,
-        deny=agent.deny,
-        env={k: v.get_secret_value() for k, v in agent.env.items() if k not in held_back},
-        start_seconds=agent.start_seconds,
-    )
-
-    workspaces = Workspaces.at(where.workspaces)
-
-    async def homes(conversation: ConversationId) -> Home:
-        try:
-            workspace = await workspaces.open(conversation)
-        except WorkspaceError as exc:
-            raise AgentStartError(StartFault.NO_WORKSPACE, str(exc)) from exc
-        return Home(workspace, where.configs / conversation)
-
-    ground = Ground(instance, where.agents, where.resumes)
-    return ClaudeMaker(chosen, store, homes, ground, broker)
