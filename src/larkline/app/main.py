@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 
 import structlog
 
+from larkline.agents.processes import hide_from_others
 from larkline.app.gateway import Gateway
 from larkline.app.parts import (
     check_app,
@@ -33,6 +34,7 @@ async def run_gateway(settings: Settings) -> int:
     """
     configure(settings.log.level, settings.log.format, Redaction(secrets(settings)))
     _forget_secrets()
+    hide_from_others()  # what we were started with stays readable in /proc otherwise
     check_app(settings)
     ended = _on_signals()
     try:
