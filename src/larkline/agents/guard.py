@@ -225,7 +225,7 @@ class Guard:
             bound = int(value) if hard < 0 else min(int(value), hard)
             resource.setrlimit(which, (bound, bound))
         self.offer_to_oom(int(self.one("oom", "500")))
-        self.step_back(int(self.one("nice", "0")))
+        os.nice(int(self.one("nice", "0")))
         command = [self.one("cli"), *self.arguments]
         if bwrap:
             late = ["--bind", self.resume, self.resume] if self.resume else []
@@ -245,16 +245,6 @@ class Guard:
                     file.write(str(score))
         except OSError:
             pass
-
-    @staticmethod
-    def step_back(nice: int) -> None:
-        """Let larkline run first; the second way counts where the kernel groups by session."""
-        os.nice(nice)
-        try:
-            with open("/proc/self/autogroup", "w") as file:
-                file.write(str(nice))
-        except OSError:
-            pass  # this kernel has no such groups
 
     def environment(self) -> dict[str, str]:
         """What the agent gets: the listed values, and of ours only the listed names."""

@@ -42,8 +42,9 @@ class Limits:
     """Bounds of one agent; None: the machine's own.
 
     `processes` counts all processes of the user and does not bind root. `oom_score`: how
-    gladly the kernel takes the agent (0-1000) when memory is short. `nice`: how far the agent steps
-    back for larkline when the processor is short (0-19, added to larkline's own).
+    gladly the kernel takes the agent (0-1000) when memory is short. `nice`: how far
+    the agent steps back for larkline when the processor is short (0-19, added to larkline's own);
+    a kernel that groups by session (autogroup) shares out by groups first.
     """
 
     processes: int | None = None
