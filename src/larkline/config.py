@@ -57,7 +57,7 @@ class FeishuSection(Section):
     domain: str = Field(
         "https://open.feishu.cn",
         description="`https://open.feishu.cn`, `https://open.larksuite.com`, or any base URL.",
-        pattern=r"^https?://[^\s/]+$",
+        pattern=r"^https?://[^\s/]+/?$",
     )
     transport: Literal["websocket", "webhook"] = Field(
         "websocket", description="How events arrive: `websocket`; `webhook` is not there yet."
@@ -350,7 +350,8 @@ def _check_offline(settings: Settings) -> None:
         if not name or "=" in name or "\0" in name + value.get_secret_value():
             raise SettingsError(f"agent.env: {name!r} can't be an environment variable")
     settings.workspaces_root  # noqa: B018 - says what is wrong with it
-    if not settings.database.parent.is_dir() and settings.store.url:
-        raise SettingsError(f"store.url: there is no folder {settings.database.parent}")
+    folder = settings.database.parent
+    if not folder.is_dir() and not folder.is_relative_to(settings.home):
+        raise SettingsError(f"store.url: there is no folder {folder}")
     if settings.database.is_dir():
         raise SettingsError(f"store.url: {settings.database} is a folder, not a file")

@@ -95,3 +95,17 @@ async def test_what_is_not_allowed_is_denied_and_said(gateway: Gateway) -> None:
     _, shown = await gateway.answer(user, f"[[tool:Write {outside}]][[then]][[text:ok]]")
     assert "🚫 Write" in shown
     assert not (gateway.home / "b.txt").exists()
+
+
+async def test_bypassing_permissions_is_chosen_by_name(gateway: Gateway) -> None:
+    """In full isolation Bash then runs unasked; without isolation larkline does not start so."""
+    gateway.settings["LARKLINE_AGENT__PERMISSION_MODE"] = "bypassPermissions"
+    await gateway.start()
+    _, shown = await gateway.answer(gateway.platform.users[0], bash("echo it did run"))
+    assert "it did run" in shown
+    await gateway.stop()
+    gateway.settings["LARKLINE_AGENT__ISOLATION"] = "tree-only"
+    gateway.settings["LARKLINE_ADMISSION__POLICY"] = "allowlist"
+    process = await gateway.spawn("run")
+    assert await process.wait() == 2
+    assert "agent.permission_mode" in gateway.log_path.read_text()

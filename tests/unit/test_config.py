@@ -114,3 +114,11 @@ def test_every_key_is_explained() -> None:
     for name, field in keys():
         assert field.description, name
         assert re.fullmatch(r"[a-z_]+(\.[a-z_]+)?", name)
+
+
+def test_a_database_may_be_named_below_a_data_dir_that_is_yet_to_be_made(tmp_path: Path) -> None:
+    """The default, written out, works on the first start; so does a domain with a slash."""
+    home = tmp_path / "not" / "there"
+    body = f"data_dir = '{home}'\n[store]\nurl = 'sqlite:///{home}/larkline.db'\n"
+    settings = load(toml(tmp_path, body + "[feishu]\ndomain = 'http://127.0.0.1:1/'\n"))
+    assert settings.database == home / "larkline.db"

@@ -33,13 +33,16 @@ class Places:
     configs: Path
     resumes: Path
     workspaces: Path
+    database: Path
+    """The folder of the database file."""
 
 
 def places(settings: Settings) -> Places:
     """Where things lie."""
     home = Path(os.path.realpath(settings.home))
     workspaces = Path(os.path.realpath(settings.workspaces_root))
-    return Places(home / "agents", home / "configs", home / "resumes", workspaces)
+    database = settings.database.parent
+    return Places(home / "agents", home / "configs", home / "resumes", workspaces, database)
 
 
 def secrets(settings: Settings) -> list[str]:
@@ -69,6 +72,7 @@ def make_folders(where: Places) -> None:
         ("data_dir", where.configs),
         ("data_dir", where.resumes),
         ("workspaces.root", where.workspaces),
+        ("store.url", where.database),
     ):
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,7 +110,7 @@ def upstream(settings: Settings) -> Upstream | None:
 
 
 def admission(settings: Settings, isolation: Isolation) -> Admission:
-    """Who is admitted. Raises: SettingsError where people would see each other's files."""
+    """Who is admitted. Raises: SettingsError where that or the permission mode needs isolation."""
     chosen = settings.admission
     admission = Admission(
         chosen.policy,
@@ -120,6 +124,12 @@ def admission(settings: Settings, isolation: Isolation) -> Admission:
             f"admission: agents can't be isolated here (level {isolation.level}), so only one "
             "person may be admitted; larkline doctor says why. Admit one, or accept that agents "
             "see each other's files with agent.unsafe_shared = true"
+        )
+    if shared and settings.agent.permission_mode == "bypassPermissions":
+        raise SettingsError(
+            f"agent.permission_mode: agents can't be isolated here (level {isolation.level}), so "
+            "bypassPermissions would let them do all that larkline's user may; choose another, or "
+            "accept that with agent.unsafe_shared = true"
         )
     return admission
 
@@ -135,6 +145,9 @@ def agent_maker(
     """The maker of real agents, with workspaces and config folders of their own."""
     agent = settings.agent
     held_back = () if broker is None else _UPSTREAM
+    env = {k: v.get_secret_value() for k, v in agent.env.items() if k not in held_back}
+    if isolation.level == "full" and agent.permission_mode == "bypassPermissions":
+        env.setdefault("IS_SANDBOX", "1")  # the CLI refuses to bypass as root otherwise
     chosen = AgentSettings(
         isolation=isolation,
         cli_path=Path(os.path.realpath(agent.cli_path)) if agent.cli_path else None,
@@ -142,7 +155,7 @@ def agent_maker(
         permission_mode=agent.permission_mode,
         allow=agent.allow,
         deny=agent.deny,
-        env={k: v.get_secret_value() for k, v in agent.env.items() if k not in held_back},
+        env=env,
         start_seconds=agent.start_seconds,
     )
 
