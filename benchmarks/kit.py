@@ -26,7 +26,7 @@ async def stage(rate: float = 0.0, **settings: str) -> AsyncIterator[Gateway]:
     """A platform, a model and a gateway that is not started yet."""
     with tempfile.TemporaryDirectory(prefix="larkline-bench-") as home:
         async with Platform() as platform, OfflineModel(rate=rate) as model:
-            gateway = Gateway(platform, model, Path(home), dict(settings))
+            gateway = Gateway(platform, model, Path(home), dict(settings), own_session=True)
             try:
                 yield gateway
             finally:

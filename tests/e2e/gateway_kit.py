@@ -34,6 +34,8 @@ class Gateway:
     process: asyncio.subprocess.Process | None = None
     url: str = ""
     log_from: int = 0
+    own_session: bool = False
+    """As a service has it: kernels with autogroup share the CPU between sessions."""
 
     @property
     def data_dir(self) -> Path:
@@ -67,7 +69,7 @@ class Gateway:
             return await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "larkline", *arguments,
                 env=self.environment(), cwd=self.home, stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE, stderr=log,
+                stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=self.own_session,
             )  # fmt: skip
 
     async def start(self) -> Self:

@@ -167,7 +167,7 @@ async def test_limits_hold(place: Place) -> None:
 
 @pytest.mark.parametrize("wanted", LEVELS)
 async def test_agents_step_back(place: Place, wanted: Level) -> None:
-    """All of an agent runs nicer than larkline; its guard does not, it must be quick."""
+    """All of an agent yields to larkline; its guard does not, it must be quick."""
     launch = place.launch(await level(wanted, place.agents), place.payload(IDLE))
     await ready(await spawn(launch))
     record = read_record(launch.agent_dir)
@@ -177,6 +177,8 @@ async def test_agents_step_back(place: Place, wanted: Level) -> None:
     assert int(stat_fields(record.pid)[16]) == own
     assert others
     assert {int(stat_fields(pid)[16]) for pid in others} == {min(own + 5, 19)}
+    assert os.sched_getscheduler(record.pid) == os.SCHED_OTHER
+    assert {os.sched_getscheduler(pid) for pid in others} == {os.SCHED_BATCH}
     await end_tree(launch)
 
 

@@ -44,7 +44,8 @@ class Limits:
     `processes` counts all processes of the user and does not bind root. `oom_score`: how
     gladly the kernel takes the agent (0-1000) when memory is short. `nice`: how far
     the agent steps back for larkline when the processor is short (0-19, added to larkline's own);
-    a kernel that groups by session (autogroup) shares out by groups first.
+    a kernel that groups by session (autogroup) shares out by groups first. Agents are scheduled as
+    batch work besides: they take what is free, but don't interrupt larkline when they wake up.
     """
 
     processes: int | None = None
