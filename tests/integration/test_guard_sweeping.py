@@ -15,7 +15,8 @@ from guard_kit import DAEMON, IDLE, Place, level, ready, spawn, until
 from larkline.agents.ending import end_tree, guard_ended, read_record, survivors
 from larkline.agents.launcher import claim_resume_root, install_guard
 from larkline.agents.processes import stat_fields
-from larkline.agents.sweeping import Orphans, become_subreaper, new_instance, remove_folder, sweep
+from larkline.agents.removal import remove_folder
+from larkline.agents.sweeping import Orphans, become_subreaper, new_instance, sweep
 
 
 @pytest.fixture(autouse=True)
