@@ -187,8 +187,9 @@ class Gateway:
         return {pid for pid in _pids() if self._is_ours(pid)}
 
     def clis(self) -> set[int]:
-        """The agents' CLI processes alone."""
-        return {pid for pid in self.agents() if _program(pid) == "claude"}
+        """The agents' CLI processes alone: what a CLI forks looks like it for a moment."""
+        found = {pid for pid in self.agents() if _program(pid) == "claude"}
+        return {pid for pid in found if _parent(pid) not in found}
 
     def _is_ours(self, pid: int) -> bool:
         try:
@@ -202,6 +203,13 @@ class Gateway:
 
 def _pids() -> list[int]:
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def _program(pid: int) -> str:

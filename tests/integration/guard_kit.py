@@ -109,6 +109,14 @@ async def level(wanted: Level, scratch: Path) -> Isolation:
     return _found[wanted]
 
 
+def of_process(pid: int, name: str) -> bytes:
+    """A file of /proc/PID; empty if the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
 async def until(truth: Callable[[], bool], seconds: float = 5.0) -> float:
     """Wait for a state of the kernel's that nothing announces; returns how long it took."""
     start = time.monotonic()

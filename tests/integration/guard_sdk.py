@@ -19,7 +19,7 @@ from claude_agent_sdk import (
     ToolPermissionContext,
 )
 from claude_agent_sdk import __file__ as sdk_file
-from guard_kit import Place, level, until
+from guard_kit import Place, level, of_process, until
 
 from larkline.agents.isolation import Level
 from larkline.agents.launcher import Launch, claim_resume_root
@@ -85,9 +85,7 @@ async def turn(agent: ClaudeSDKClient, prompt: str) -> ResultMessage:
 async def tool_runs(marker: str) -> None:
     """Wait until the agent is in the midst of `STAY`."""
     await until(
-        lambda: any(
-            b"tail\0-f" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in carrying(marker)
-        ),
+        lambda: any(b"tail\0-f" in of_process(pid, "cmdline") for pid in carrying(marker)),
         30,
     )
 

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from guard_kit import DEAF, IDLE, Place, level, ready, spawn, until
+from guard_kit import DEAF, IDLE, Place, level, of_process, ready, spawn, until
 
 from larkline.agents.ending import Ended, EndReason, end_tree, read_ended, read_record, stderr_tail
 from larkline.agents.isolation import Isolation, Level
@@ -53,7 +53,7 @@ async def test_environment_is_the_list(place: Place, wanted: Level) -> None:
     record = read_record(launch.agent_dir)
     assert record is not None
     for pid in (record.pid, *descendants(record.pid)):
-        assert SECRET.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
+        assert SECRET.encode() not in of_process(pid, "environ")
     assert process.stdin is not None
     process.stdin.write(b"\n")
     out, _ = await output(process)

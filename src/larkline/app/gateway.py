@@ -13,6 +13,7 @@ from larkline import __version__
 from larkline.agents.broker import Broker
 from larkline.agents.claude import ClaudeMaker
 from larkline.agents.isolation import Isolation
+from larkline.agents.launcher import claim_resume_root
 from larkline.agents.pool import AgentPool
 from larkline.agents.probing import probe
 from larkline.agents.sweeping import Instance, Orphans, become_subreaper, new_instance, sweep
@@ -145,6 +146,7 @@ class Gateway:
         store = await open_sqlite(settings.database)
         stack.push_async_callback(store.close)
         become_subreaper()
+        claim_resume_root(where.resumes)  # for this process: nothing of sessions lies in /tmp
         instance = new_instance(where.agents)
         swept = await sweep(instance, where.agents, where.resumes, frozenset(), at_start=True)
         if swept.processes:
