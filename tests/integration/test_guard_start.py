@@ -13,7 +13,13 @@ from guard_kit import DEAF, IDLE, Place, level, of_process, ready, spawn, until
 
 from larkline.agents.ending import Ended, EndReason, end_tree, read_ended, read_record, stderr_tail
 from larkline.agents.isolation import Isolation, Level
-from larkline.agents.launcher import COPIED_BY_SDK, Launch, Limits, clean_config
+from larkline.agents.launcher import (
+    COPIED_BY_SDK,
+    Launch,
+    Limits,
+    clean_config,
+    install_guard,
+)
 from larkline.agents.processes import carrying, descendants, stat_fields, tree_rss_bytes
 from larkline.domain.errors import AgentStartError, StartFault
 
@@ -327,3 +333,13 @@ def test_nul_is_refused(place: Place) -> None:
     launch: Launch = place.launch(isolation, place.payload(IDLE), env={"A": "b\0gateway\0001"})
     with pytest.raises(AgentStartError):
         launch.cli_wrapper()
+
+
+async def test_the_guard_is_installed_by_many_at_once(tmp_path: Path) -> None:
+    """Starts that run beside each other in a fresh folder all find their guard."""
+    for n in range(20):
+        root = tmp_path / str(n)
+        found = await asyncio.gather(
+            *(asyncio.to_thread(install_guard, root) for _ in range(8)), return_exceptions=True
+        )
+        assert all(isinstance(each, Path) and os.access(each, os.X_OK) for each in found), found

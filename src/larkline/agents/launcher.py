@@ -226,7 +226,7 @@ def install_guard(root: Path) -> Path:
     )  # fmt: skip
     passed = " ".join(f'${{{name}+"{name}=${name}"}}' for name in GUARD_NAMES)
     python = f"{shlex.quote(sys.executable)} -IS {shlex.quote(str(compiled))}"
-    fresh = root / f".guard-{os.getpid()}"
+    fresh = root / f".guard-{secrets.token_hex(8)}"  # starts run beside each other, in threads
     fresh.write_text(f'#!/bin/sh\nexec env -i {passed} {python} "${{0%/*}}" "$@"\n')
     fresh.chmod(0o700)
     fresh.replace(script)
