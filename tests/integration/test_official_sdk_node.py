@@ -18,6 +18,6 @@ async def test_node_sdk_receives_replies_patches_and_streams() -> None:
     """@larksuiteoapi/node-sdk connects, is served, and nothing it does is refused."""
     node = shutil.which("node")
     if node is None or not (FOLDER / "node_modules").is_dir():
-        pytest.skip("Node or tests/integration/node/node_modules is missing: make setup")
+        pytest.skip("Node or tests/integration/node/node_modules is missing: make test")
     async with Platform() as p, sdk_bot(p, node, str(FOLDER / "bot.js")) as bot:
         await exercise(p, bot)

@@ -163,11 +163,6 @@ class Intake:
             return self._answer(inbound, "unsupported", kind=inbound.kind)
         if not prompt:
             return self._answer(inbound, "empty")
-        limits = QueueLimits(
-            settings.queue_per_conversation,
-            settings.queue_total,
-            settings.max_concurrent if settings.reject else None,
-        )
         busy = text(
             settings.language,
             "busy",
@@ -175,11 +170,11 @@ class Intake:
             limit=settings.max_concurrent,
         )
         refusal = NewNotice(Target(inbound.place, inbound.id), busy)
-        command = await self._judge_command(inbound, prompt, limits, refusal)
+        command = await self._judge_command(inbound, prompt, self._limits(), refusal)
         if command is not None:
             return command
         turn = NewTurn(TurnKind.PROMPT, prompt)
-        return Verdict(Standing.TURN, turn=turn, limits=limits, busy=refusal)
+        return Verdict(Standing.TURN, turn=turn, limits=self._limits(), busy=refusal)
 
     def _answer(self, inbound: Inbound, key: str, **fields: object) -> Verdict:
         words = text(self._settings.language, key, **fields)
